@@ -1,0 +1,157 @@
+// Package event is the vocabulary of lifecycle events and the bus they travel on.
+//
+// The names of worker events are those of the PHP library dmank/gearman, so that its users recognise them.
+package event
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Type names what happened.
+type Type string
+
+// The life of a worker, in the order in which it happens: once at the start the first five, then the next four as it
+// goes, and OnBeforeDestroy when it leaves. OnFailure is an error of the worker itself, not of a function.
+const (
+	WorkerBeforeRun                 Type = "worker.before_run"
+	WorkerServerOnConnect           Type = "worker.server_on_connect"
+	WorkerServerOnConnected         Type = "worker.server_on_connected"
+	WorkerOnBeforeRegisterFunctions Type = "worker.on_before_register_functions"
+	WorkerOnAfterRegisterFunctions  Type = "worker.on_after_register_functions"
+	WorkerOnIOWait                  Type = "worker.on_io_wait"
+	WorkerOnNoJobs                  Type = "worker.on_no_jobs"
+	WorkerOnWork                    Type = "worker.on_work"
+	WorkerAfterRun                  Type = "worker.after_run"
+	WorkerOnBeforeDestroy           Type = "worker.on_before_destroy"
+	WorkerOnFailure                 Type = "worker.on_failure"
+)
+
+// One run of a function.
+const (
+	FunctionBeforeExecute Type = "worker.function.before_execute"
+	FunctionAfterExecute  Type = "worker.function.after_execute"
+	FunctionOnFailure     Type = "worker.function.on_failure"
+)
+
+// The life of a job, as the ledger knows it.
+const (
+	JobScheduled Type = "job.scheduled"
+	JobSubmitted Type = "job.submitted"
+	JobStarted   Type = "job.started"
+	JobProgress  Type = "job.progress"
+	JobData      Type = "job.data"
+	JobWarning   Type = "job.warning"
+	JobCompleted Type = "job.completed"
+	JobFailed    Type = "job.failed"
+	JobCancelled Type = "job.cancelled"
+	JobLost      Type = "job.lost"
+)
+
+// Types lists every type, for checks of what a configuration names.
+var Types = []Type{
+	WorkerBeforeRun, WorkerServerOnConnect, WorkerServerOnConnected, WorkerOnBeforeRegisterFunctions,
+	WorkerOnAfterRegisterFunctions, WorkerOnIOWait, WorkerOnNoJobs, WorkerOnWork, WorkerAfterRun, WorkerOnBeforeDestroy,
+	WorkerOnFailure, FunctionBeforeExecute, FunctionAfterExecute, FunctionOnFailure, JobScheduled, JobSubmitted, JobStarted,
+	JobProgress, JobData, JobWarning, JobCompleted, JobFailed, JobCancelled, JobLost,
+}
+
+// An Event is one thing that happened. It is not changed after it was published.
+type Event struct {
+	ID      string    // "evt_" and a UUIDv7
+	Type    Type      //
+	Subject string    // the job's id; its handle for a foreign client's job; the worker's id for worker events
+	Seq     uint64    // counts the events of one subject, from 1
+	Time    time.Time //
+	Data    Data
+}
+
+// New returns an event that happened at the time now, with a fresh ID.
+func New(t Type, subject string, seq uint64, now time.Time, d Data) Event {
+	return Event{ID: "evt_" + uuid.Must(uuid.NewV7()).String(), Type: t, Subject: subject, Seq: seq, Time: now, Data: d}
+}
+
+// Data is what an event tells besides its type; which fields are set depends on the type. A job's workload is never part of it.
+type Data struct {
+	// of jobs and functions
+	ID       string `json:"id,omitempty"`
+	Handle   string `json:"handle,omitempty"`
+	Server   string `json:"server,omitempty"`
+	Function string `json:"function,omitempty"`
+	Unique   string `json:"unique,omitempty"`
+	Mode     string `json:"mode,omitempty"`
+	Priority string `json:"priority,omitempty"`
+	State    string `json:"state,omitempty"`
+
+	Progress *Progress `json:"progress,omitempty"`
+	Chunk    []byte    `json:"-"` // of job.data and job.warning: what the worker sent
+	Result   []byte    `json:"-"` // of job.completed; nil where there is none
+	Error    *Error    `json:"error,omitempty"`
+
+	// of workers
+	Worker    string   `json:"worker,omitempty"`
+	Servers   []string `json:"servers,omitempty"`
+	Functions []string `json:"functions,omitempty"`
+	Reason    string   `json:"reason,omitempty"`
+
+	DurationMS float64 `json:"duration_ms,omitempty"` // of a function's run, in milliseconds
+}
+
+// Progress is how far a job is, as its worker says.
+type Progress struct {
+	Numerator   float64 `json:"numerator"`
+	Denominator float64 `json:"denominator"`
+}
+
+// Error is why a job has no result. Kind is one of failed, exception, timeout, panic, exit, lost, cancelled.
+type Error struct {
+	Kind    string `json:"kind"`
+	Message string `json:"message"`
+}
+
+// A Sink takes events. Publish does not block and is safe for concurrent use; what it cannot take it counts and logs itself.
+type Sink interface {
+	Publish(...Event)
+}
+
+// Fanout is a Sink that hands each event to every sink in it, in order: the bus.
+type Fanout []Sink
+
+// Publish hands the events to each sink.
+func (f Fanout) Publish(events ...Event) {
+	for _, s := range f {
+		s.Publish(events...)
+	}
+}
+
+// DefaultPatterns is what a webhook sink hears that names no events: everything but the ticks of an idle worker and the
+// events that a single job may cause without bound.
+var DefaultPatterns = Patterns{
+	"worker.before_run", "worker.server_on_connect", "worker.server_on_connected", "worker.on_before_register_functions",
+	"worker.on_after_register_functions", "worker.after_run", "worker.on_before_destroy", "worker.on_failure", "worker.function.*",
+	"job.scheduled", "job.submitted", "job.started", "job.warning", "job.completed", "job.failed", "job.cancelled", "job.lost",
+}
+
+// Patterns selects events: each is a type, a prefix that ends in ".*", or "*".
+type Patterns []string
+
+// Match reports whether any pattern selects t.
+func (p Patterns) Match(t Type) bool {
+	return slices.ContainsFunc(p, func(pattern string) bool {
+		prefix, wild := strings.CutSuffix(pattern, "*")
+		return pattern == string(t) || wild && strings.HasPrefix(string(t), prefix)
+	})
+}
+
+// Check returns the first pattern that selects no event at all, a spelling mistake most likely; "" when each selects some.
+func (p Patterns) Check() string {
+	for _, pattern := range p {
+		if !slices.ContainsFunc(Types, Patterns{pattern}.Match) {
+			return pattern
+		}
+	}
+	return ""
+}

@@ -100,6 +100,10 @@ type Data struct {
 	DurationMS float64 `json:"duration_ms,omitempty"` // of a function's run, in milliseconds
 }
 
+// HandedBack is the Reason of a FunctionOnFailure that is no failure of the job: its worker stops, and the job server gives the
+// job to another.
+const HandedBack = "handed back"
+
 // Progress is how far a job is, as its worker says.
 type Progress struct {
 	Numerator   float64 `json:"numerator"`

@@ -57,11 +57,11 @@ type Record struct {
 	Priority gearman.Priority
 	State    State
 
-	Gearman  gearman.JobStatus // of a live job: what the job server said when it was asked for this snapshot
-	Progress *event.Progress   // nil until a worker reported any
-	Result   []byte            // of a completed job
-	Kept     bool              // a completed job's Result is here: false when nobody told it to the gateway, or it expired
-	Error    *event.Error      // of a job that ended without a result
+	Gearman  *gearman.JobStatus // what the job server said of a live job for this snapshot; nil if it was not or could not be asked
+	Progress *event.Progress    // nil until a worker reported any
+	Result   []byte             // of a completed job
+	Kept     bool               // a completed job's Result is here: false when nobody told it to the gateway, or it expired
+	Error    *event.Error       // of a job that ended without a result
 	Warnings [][]byte
 
 	SubmittedAt time.Time

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/rs/zerolog"
+	"go.yaml.in/yaml/v4"
+
+	gateway "gearman-gateway"
+)
+
+// cli is the command line.
+type cli struct {
+	Serve       serveCmd       `cmd:"" default:"withargs" help:"Serve until SIGINT or SIGTERM (the default)."`
+	PrintConfig printConfigCmd `cmd:"" name:"config" help:"Print the configuration that would be used, with secrets masked."`
+	Healthcheck healthcheckCmd `cmd:"" help:"Exit 0 if the gateway at --listen is ready, 1 if not."`
+	Sink        sinkCmd        `cmd:"" help:"Receive webhooks, verify them and print them."`
+	Version     versionCmd     `cmd:"" help:"Print the version."`
+}
+
+// settings are what the commands take that need a configuration. One is nil where neither a flag nor the environment has it: then
+// the file's holds, or the default.
+type settings struct {
+	Config string `help:"YAML file with settings, which flags and the environment go before." env:"GATEWAY_CONFIG" placeholder:"FILE"`
+
+	Listen               *gateway.Address  `help:"Where to serve HTTP (127.0.0.1:8080)." env:"GATEWAY_LISTEN" placeholder:"HOST:PORT"`
+	AllowUnauthenticated *bool             `help:"Permit --listen beyond loopback, without access control." env:"GATEWAY_ALLOW_UNAUTHENTICATED"`
+	Hosts                []string          `help:"Names by which browsers may call, besides localhost and IP addresses." env:"GATEWAY_HOSTS" placeholder:"NAME"`
+	Gearman              []gateway.Address `help:"Gearman job servers; none: an embedded one." env:"GATEWAY_GEARMAN" placeholder:"HOST:PORT"`
+	GearmanTLS           *bool             `name:"gearman-tls" help:"Speak TLS to the job servers." env:"GATEWAY_GEARMAN_TLS"`
+	GearmanTLSCA         *string           `name:"gearman-tls-ca" help:"Trusted certificates (PEM); the system's if not given." env:"GATEWAY_GEARMAN_TLS_CA" placeholder:"FILE"`
+	GearmanTLSCert       *string           `name:"gearman-tls-cert" help:"Client certificate (PEM)." env:"GATEWAY_GEARMAN_TLS_CERT" placeholder:"FILE"`
+	GearmanTLSKey        *string           `name:"gearman-tls-key" help:"Key of the client certificate (PEM)." env:"GATEWAY_GEARMAN_TLS_KEY" placeholder:"FILE"`
+	GearmanTLSServerName *string           `name:"gearman-tls-server-name" help:"Name in the job servers' certificates." env:"GATEWAY_GEARMAN_TLS_SERVER_NAME" placeholder:"NAME"`
+	JobserverListen      *gateway.Address  `help:"Where the embedded job server listens (127.0.0.1:4730)." env:"GATEWAY_JOBSERVER_LISTEN" placeholder:"HOST:PORT"`
+	SyncTimeout          *gateway.Duration `help:"Default wait of a sync job (30s)." env:"GATEWAY_SYNC_TIMEOUT" placeholder:"DURATION"`
+	MaxWait              *gateway.Duration `help:"Longest wait that a caller may ask for (5m)." env:"GATEWAY_MAX_WAIT" placeholder:"DURATION"`
+	MaxWorkload          *gateway.Size     `help:"Largest workload (64MiB)." env:"GATEWAY_MAX_WORKLOAD" placeholder:"SIZE"`
+	ResultTTL            *gateway.Duration `name:"result-ttl" help:"How long results are kept (24h)." env:"GATEWAY_RESULT_TTL" placeholder:"DURATION"`
+	Drain                *gateway.Duration `help:"How long work under way may take at the end (20s)." env:"GATEWAY_DRAIN" placeholder:"DURATION"`
+	SinkURL              *string           `name:"sink-url" help:"Webhook sink, in place of the file's." env:"GATEWAY_SINK_URL" placeholder:"URL"`
+	SinkSecret           *string           `help:"Secret of --sink-url." env:"GATEWAY_SINK_SECRET" placeholder:"whsec_…"`
+	Concurrency          *int              `help:"Jobs that the worker pool runs at a time (8)." env:"GATEWAY_CONCURRENCY" placeholder:"N"`
+	Builtin              *bool             `negatable:"" help:"Register the built-in functions (default: only with the embedded job server)." env:"GATEWAY_BUILTIN"`
+	LogLevel             *zerolog.Level    `help:"trace, debug, info, warn, error or disabled (info)." env:"GATEWAY_LOG_LEVEL" placeholder:"LEVEL"`
+}
+
+// usageError is a mistake in how the program was called or configured.
+type usageError struct{ error }
+
+func exitCode(err error) int {
+	if errors.As(err, &usageError{}) {
+		return 2
+	}
+	return 1
+}
+
+func run(args []string) error {
+	var c cli
+	parser, err := kong.New(&c, kong.Name("gateway"), kong.UsageOnError(), kong.Description(
+		"An HTTP/JSON gateway for Gearman. Each setting is taken from its flag, else from the environment variable that is named "+
+			"with it, else from the YAML file."))
+	if err != nil {
+		return err
+	}
+	ctx, err := parser.Parse(args)
+	if err != nil {
+		return usageError{err}
+	}
+	return ctx.Run()
+}
+
+// config puts the settings together.
+func (c *settings) config() (gateway.Config, error) {
+	g := gateway.DefaultConfig()
+	g.Version = version
+	if c.Config != "" {
+		if err := g.ReadFile(c.Config); err != nil {
+			return g, usageError{err}
+		}
+	}
+	set(&g.Listen, c.Listen)
+	set(&g.AllowUnauthenticated, c.AllowUnauthenticated)
+	set(&g.GearmanTLS.Enabled, c.GearmanTLS)
+	set(&g.GearmanTLS.CA, c.GearmanTLSCA)
+	set(&g.GearmanTLS.Cert, c.GearmanTLSCert)
+	set(&g.GearmanTLS.Key, c.GearmanTLSKey)
+	set(&g.GearmanTLS.ServerName, c.GearmanTLSServerName)
+	set(&g.Jobserver.Listen, c.JobserverListen)
+	set(&g.SyncTimeout, c.SyncTimeout)
+	set(&g.MaxWait, c.MaxWait)
+	set(&g.MaxWorkload, c.MaxWorkload)
+	set(&g.ResultTTL, c.ResultTTL)
+	set(&g.Drain, c.Drain)
+	set(&g.Workers.Concurrency, c.Concurrency)
+	set(&g.LogLevel, c.LogLevel)
+	if len(c.Hosts) > 0 {
+		g.Hosts = c.Hosts
+	}
+	if len(c.Gearman) > 0 {
+		g.Gearman = c.Gearman
+	}
+	if c.Builtin != nil {
+		g.Workers.Builtin = c.Builtin
+	}
+	if err := errors.Join(c.sink(&g), g.Check()); err != nil {
+		return g, usageError{err}
+	}
+	return g, nil
+}
+
+// sink sets the one sink that flags can name. kong repeats a bad value in its error, and these may be secrets: they are parsed here.
+func (c *settings) sink(g *gateway.Config) error {
+	switch {
+	case c.SinkURL == nil && c.SinkSecret == nil:
+		return nil
+	case c.SinkURL == nil:
+		return errors.New("--sink-secret (GATEWAY_SINK_SECRET): is of no use without --sink-url")
+	}
+	var sink gateway.Sink
+	if err := sink.URL.UnmarshalText([]byte(*c.SinkURL)); err != nil {
+		return fmt.Errorf("--sink-url (GATEWAY_SINK_URL): %w", err)
+	}
+	if c.SinkSecret != nil {
+		if err := sink.Secret.UnmarshalText([]byte(*c.SinkSecret)); err != nil {
+			return fmt.Errorf("--sink-secret (GATEWAY_SINK_SECRET): %w", err)
+		}
+	}
+	g.Sinks = []gateway.Sink{sink}
+	return nil
+}
+
+func set[T any](to, given *T) {
+	if given != nil {
+		*to = *given
+	}
+}
+
+type serveCmd struct{ settings }
+
+// Run serves until a signal. A second one ends the program at once.
+func (c *serveCmd) Run() error {
+	config, err := c.config()
+	if err != nil {
+		return err
+	}
+	config.Log = zerolog.New(os.Stderr).With().Timestamp().Logger()
+	g, err := gateway.New(config)
+	if err != nil {
+		return usageError{err}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := g.Start(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		config.Log.Info().Msg("stopping; a second signal ends the program at once")
+	case err = <-g.Failed():
+	}
+	stop()
+	end, cancel := context.WithTimeout(context.Background(), time.Duration(config.Drain))
+	defer cancel()
+	return errors.Join(err, g.Stop(end))
+}
+
+type printConfigCmd struct{ settings }
+
+func (c *printConfigCmd) Run() error {
+	config, err := c.config()
+	if err != nil {
+		return err
+	}
+	b, err := yaml.Marshal(config)
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(b)
+	return err
+}
+
+type healthcheckCmd struct{ settings }
+
+func (c *healthcheckCmd) Run() error {
+	config, err := c.config()
+	if err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(string(config.Listen))
+	if err != nil {
+		return usageError{err}
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get("http://" + net.JoinHostPort(host, port) + "/readyz")
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("/readyz answers %s", resp.Status)
+	}
+	return nil
+}
+
+type sinkCmd struct {
+	Listen  gateway.Address `help:"Where to listen." default:"127.0.0.1:9000" placeholder:"HOST:PORT"`
+	Secrets []string        `name:"secret" help:"Secrets of which one must have signed; none: signatures are not asked for." env:"GATEWAY_SINK_SECRET" placeholder:"whsec_…"`
+}
+
+func (s *sinkCmd) Run() error {
+	secrets := make([]gateway.Secret, len(s.Secrets))
+	for i, text := range s.Secrets {
+		if err := secrets[i].UnmarshalText([]byte(text)); err != nil {
+			return usageError{fmt.Errorf("--secret (GATEWAY_SINK_SECRET): %w", err)}
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	log := zerolog.New(os.Stderr).With().Timestamp().Logger()
+	return gateway.ServeSink(ctx, s.Listen, secrets, os.Stdout, log)
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run() error {
+	_, err := fmt.Println("gateway", version)
+	return err
+}

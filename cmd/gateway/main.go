@@ -1,0 +1,17 @@
+// Command gateway serves HTTP/JSON in front of Gearman job servers. See `gateway --help`.
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "gateway:", err)
+		os.Exit(exitCode(err))
+	}
+}

@@ -1,0 +1,229 @@
+// Package gateway is the whole gateway: HTTP/JSON in front, Gearman job servers behind, a worker pool that runs handlers, and
+// webhooks that tell of every job. A program of your own imports it to add handlers written in Go.
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"syscall"
+	"time"
+
+	"gearman-gateway/internal/event"
+	"gearman-gateway/internal/gearman"
+	"gearman-gateway/internal/handler"
+	"gearman-gateway/internal/httpapi"
+	"gearman-gateway/internal/jobserver"
+	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/webhook"
+	"gearman-gateway/internal/workerpool"
+)
+
+// A Handler runs jobs of one function; Job is one run of it. HandlerFunc makes a Handler of a function, and a handler that
+// returns ErrFailed ends its job without an exception.
+type (
+	Handler     = workerpool.Handler
+	HandlerFunc = workerpool.HandlerFunc
+	Job         = workerpool.Job
+)
+
+// ErrFailed ends a job as failed without a word to its client.
+var ErrFailed = workerpool.ErrFailed
+
+// Gateway is one gateway. Make it with New, then Start it once and Stop it once.
+type Gateway struct {
+	c       Config
+	tls     *tls.Config
+	events  *webhook.Sender
+	engine  *jobserver.Server // nil where the configuration names job servers
+	cluster *gearman.Cluster
+	pool    *workerpool.Pool // nil where there is nothing to run
+	server  *httpapi.Server
+	ln      net.Listener
+	failed  chan error
+}
+
+// New checks the configuration and returns a gateway that does nothing yet.
+func New(c Config) (*Gateway, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	c.Log = c.Log.Level(c.LogLevel)
+	t, err := c.GearmanTLS.config()
+	if err != nil {
+		return nil, err
+	}
+	return &Gateway{c: c, tls: t, failed: make(chan error, 1)}, nil
+}
+
+// Start brings everything up, from the inside out, and returns when the gateway answers HTTP; after an error nothing is left
+// running. A job server that cannot be reached is no error: the gateway goes on trying.
+func (g *Gateway) Start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			now, cancel := context.WithCancel(ctx)
+			cancel()
+			_ = g.Stop(now) // err says more
+		}
+	}()
+	if g.events, err = webhook.New(g.c.webhookOptions()); err != nil {
+		return err
+	}
+	servers, err := g.jobServers()
+	if err != nil {
+		return err
+	}
+	if g.cluster, err = gearman.NewCluster(servers); err != nil {
+		return err
+	}
+	records := ledger.New(ledger.Options{
+		Servers: g.cluster, Store: inMemory{g.events}, Log: g.c.Log, ResultTTL: time.Duration(g.c.ResultTTL),
+	})
+	if err = g.startPool(servers, records); err != nil {
+		return err
+	}
+	first, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_ = g.cluster.WaitConnected(first) // the cluster's log says what is wrong
+	return g.serve(records)
+}
+
+// inMemory keeps nothing: records live in the ledger alone, and events go to the sinks as they happen.
+type inMemory struct{ event.Sink }
+
+func (s inMemory) Apply(_ ledger.Change, events ...event.Event) { s.Publish(events...) }
+
+// jobServers starts the embedded job server where no other is configured, and returns how to reach what there is.
+func (g *Gateway) jobServers() ([]gearman.Options, error) {
+	addrs := g.c.Gearman
+	if len(addrs) == 0 {
+		engine := jobserver.New(jobserver.Options{
+			Listen: string(g.c.Jobserver.Listen), MaxBody: g.c.maxPacket(), Version: g.c.Version, Log: g.c.Log,
+		})
+		if err := engine.Start(); err != nil {
+			return nil, portTaken(err, "jobserver.listen", "--jobserver-listen, or --gearman with the address of a job server that runs already")
+		}
+		g.engine = engine
+		addrs = []Address{Address(engine.Addr())}
+		g.c.Log.Info().Str("addr", engine.Addr()).Msg("embedded job server listens")
+	}
+	var servers []gearman.Options
+	for _, a := range addrs {
+		o := gearman.Options{Addr: string(a), MaxPacket: g.c.maxPacket(), Log: g.c.Log}
+		if g.engine == nil {
+			o.TLS = g.tls
+		}
+		servers = append(servers, o)
+	}
+	return servers, nil
+}
+
+// maxPacket has room for a workload and its names.
+func (c *Config) maxPacket() int { return int(c.MaxWorkload) + 64<<10 }
+
+func (g *Gateway) startPool(servers []gearman.Options, records *ledger.Ledger) error {
+	handlers := map[string]Handler{}
+	if builtin := g.c.Workers.Builtin; builtin != nil && *builtin || builtin == nil && g.engine != nil {
+		maps.Copy(handlers, handler.Builtin())
+	}
+	maps.Copy(handlers, g.c.Handlers)
+	if len(handlers) == 0 {
+		g.c.Log.Info().Msg("no handlers: this gateway runs no jobs itself")
+		return nil
+	}
+	pool, err := workerpool.New(workerpool.Options{
+		Servers: servers, Handlers: handlers, Concurrency: g.c.Workers.Concurrency, Grace: time.Duration(g.c.Workers.Grace),
+		Observer: records, Events: g.events, Log: g.c.Log,
+	})
+	if err != nil {
+		return err
+	}
+	g.pool = pool
+	pool.Start()
+	return nil
+}
+
+func (g *Gateway) serve(records *ledger.Ledger) (err error) {
+	if g.ln, err = net.Listen("tcp", string(g.c.Listen)); err != nil {
+		return portTaken(err, "listen", "--listen")
+	}
+	g.server = httpapi.NewServer(httpapi.Options{
+		Jobs: records, Servers: g.cluster, Log: g.c.Log, Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
+		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),
+	})
+	go func() {
+		if err := g.server.Serve(g.ln); err != nil {
+			g.failed <- fmt.Errorf("HTTP server: %w", err)
+		}
+	}()
+	g.c.Log.Info().Str("addr", g.Addr()).Msg("gateway serves HTTP")
+	return nil
+}
+
+// portTaken says what to do when an address cannot be listened on.
+func portTaken(err error, key, flag string) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s: %w: another program has that port; stop it, or choose another with %s", key, err, flag)
+	}
+	return fmt.Errorf("%s: %w", key, err)
+}
+
+// Addr returns the host:port where HTTP is served, after Start.
+func (g *Gateway) Addr() string { return g.ln.Addr().String() }
+
+// Failed has an error when the gateway can no longer serve.
+func (g *Gateway) Failed() <-chan error { return g.failed }
+
+// Stop ends the gateway, from the outside in, so that nobody loses what another part still owes it:
+//
+//  1. HTTP: no new requests; those under way are answered, which needs everything below;
+//  2. the worker pool: no new jobs; those that run end and their results reach the job server;
+//  3. the connections to the job servers, when no job is open any more;
+//  4. the embedded job server, with what is still queued in it;
+//  5. the webhooks, because all of the above cause events.
+//
+// When ctx ends what is left is cut short, in the same order. Stop returns when every goroutine has ended, and the error says
+// what was cut.
+func (g *Gateway) Stop(ctx context.Context) error {
+	var errs []error
+	if g.server != nil {
+		if err := g.server.Shutdown(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("HTTP requests were cut off: %w", err))
+		}
+	}
+	if g.pool != nil {
+		if err := g.pool.Stop(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("worker pool: %w", err))
+		}
+	}
+	if g.cluster != nil {
+		g.cluster.Close(ctx)
+	}
+	if g.engine != nil {
+		g.engine.Stop()
+	}
+	if g.events != nil {
+		g.events.Stop(ctx)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) webhookOptions() webhook.Options {
+	o := webhook.Options{Log: c.Log}
+	for _, d := range c.Webhooks.Schedule {
+		o.Schedule = append(o.Schedule, time.Duration(d))
+	}
+	for _, s := range c.Sinks {
+		sink := webhook.SinkOptions{
+			Name: s.Name, URL: string(s.URL), Events: s.Events, Timeout: time.Duration(c.Webhooks.Timeout),
+		}
+		if s.Secret.String() != "" {
+			sink.Secrets = []webhook.Secret{s.Secret}
+		}
+		o.Sinks = append(o.Sinks, sink)
+	}
+	return o
+}

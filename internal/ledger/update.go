@@ -1,0 +1,233 @@
+package ledger
+
+import (
+	"bytes"
+	"errors"
+	"time"
+
+	"gearman-gateway/internal/event"
+	"gearman-gateway/internal/gearman"
+)
+
+// update enters what a job server said of a job. It runs on the goroutine that reads the connection.
+func (l *Ledger) update(j *job, u gearman.Update) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case j.gone:
+	case u.Kind == gearman.Created:
+		l.created(j, u.Job)
+	case j.State.Ended(): // a second end after a cancel, or our pool was faster
+	case j.ours: // our pool has told it already, or will, even if this connection is lost
+	case u.Kind == gearman.Lost:
+		l.lose(j, u)
+	default:
+		l.relay(j, u)
+	}
+}
+
+// created notes where a job is. A handle that a live job has on the same connection means that the job server coalesced the two;
+// a handle of its own means that a job with the same unique is over.
+func (l *Ledger) created(j *job, where gearman.Job) {
+	if j.Handle == "" || j.Server == where.Server { // our pool may have told it already, without the generation
+		if j.Mode == Background && !j.State.Ended() {
+			if other := l.byHandle[where.Handle]; other != nil && other != j && other.coalesced(j, where) {
+				l.merge(j, other)
+				return
+			}
+		}
+		l.place(j, where)
+	}
+	l.submitted(j)
+}
+
+func (j *job) coalesced(with *job, where gearman.Job) bool {
+	return j.Mode == Background && j.Server == where.Server && j.generation == where.Generation &&
+		j.Function == with.Function && j.wire == with.wire
+}
+
+// merge gives a job up for the one that the job server has made of both.
+func (l *Ledger) merge(j, other *job) {
+	l.forget(j)
+	j.merged = other
+	close(j.done)
+}
+
+// submitted tells once that a job server has the job.
+func (l *Ledger) submitted(j *job) {
+	if !j.submitted {
+		j.submitted = true
+		l.apply(j, event.JobSubmitted, event.Data{})
+	}
+}
+
+// lose ends a job whose submit or connection failed. A background job lives on without either, if a job server has it.
+func (l *Ledger) lose(j *job, u gearman.Update) {
+	refused := errors.Is(u.Err, gearman.ErrNotSent) || errors.As(u.Err, new(*gearman.ServerError))
+	if j.Mode == Background && !refused {
+		if j.Handle == "" {
+			j.Server, j.generation = u.Job.Server, u.Job.Generation
+		}
+		return
+	}
+	message := "the connection to the job server was lost while the job was there; it may have run or not"
+	if refused {
+		message = "no job server took the job"
+	}
+	l.end(j, Lost, event.JobLost, &event.Error{Kind: "lost", Message: message})
+}
+
+// relay enters what a worker that is not ours has sent.
+func (l *Ledger) relay(j *job, u gearman.Update) {
+	switch u.Kind {
+	case gearman.Data:
+		l.data(j, u.Payload)
+	case gearman.Warning:
+		l.warning(j, u.Payload)
+	case gearman.Status:
+		l.progress(j, event.Progress{Numerator: u.Numerator, Denominator: u.Denominator})
+	case gearman.Completed:
+		l.complete(j, u.Payload)
+	case gearman.Failed:
+		l.fail(j, event.Error{Kind: "failed", Message: "the worker reported a failure"})
+	case gearman.Exception:
+		l.fail(j, event.Error{Kind: "exception", Message: string(bytes.ToValidUTF8(u.Payload, []byte("\uFFFD")))})
+	}
+}
+
+// learn enters the answer to a status request and returns the record.
+func (l *Ledger) learn(j *job, status gearman.JobStatus) (Record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if j.live() {
+		if status.Running {
+			l.started(j)
+		}
+		if p := progress(status); p != nil && !j.ours {
+			j.Progress = p
+		}
+		if !status.Known && j.Mode == Background {
+			l.end(j, Unknown, "", nil)
+		}
+	}
+	r := j.Record
+	if !r.State.Ended() {
+		r.Gearman = &status
+	}
+	return r, j.refused
+}
+
+func (l *Ledger) started(j *job) {
+	if j.State == Queued {
+		j.State, j.StartedAt = Running, time.Now()
+		l.submitted(j)
+		l.apply(j, event.JobStarted, event.Data{})
+	}
+}
+
+func (l *Ledger) progress(j *job, p event.Progress) {
+	l.started(j)
+	j.Progress = &p
+	l.apply(j, event.JobProgress, event.Data{Progress: &p})
+}
+
+// data keeps a part of a result: what a worker sends by and by is the beginning of what it completes with.
+func (l *Ledger) data(j *job, b []byte) {
+	l.started(j)
+	if l.keep(j, len(b)) {
+		j.Result = append(j.Result, b...) // earlier snapshots see their own length of it
+	}
+	l.apply(j, event.JobData, event.Data{Chunk: b})
+}
+
+// maxWarnings bounds the warnings kept of one job; later ones are told as events only.
+const maxWarnings = 100
+
+func (l *Ledger) warning(j *job, b []byte) {
+	l.started(j)
+	if len(j.Warnings) < maxWarnings && l.keep(j, len(b)) {
+		j.Warnings = append(j.Warnings, b)
+	}
+	l.apply(j, event.JobWarning, event.Data{Chunk: b})
+}
+
+func (l *Ledger) complete(j *job, rest []byte) {
+	l.started(j)
+	if l.keep(j, len(rest)) {
+		j.Kept = true
+		switch {
+		case len(j.Result) > 0:
+			j.Result = append(j.Result, rest...)
+		case rest != nil:
+			j.Result = rest
+		default:
+			j.Result = []byte{}
+		}
+	}
+	l.end(j, Completed, event.JobCompleted, nil)
+}
+
+func (l *Ledger) fail(j *job, e event.Error) {
+	l.started(j)
+	state, t := Failed, event.JobFailed
+	if e.Kind == "cancelled" {
+		state, t = Cancelled, event.JobCancelled
+	}
+	l.end(j, state, t, &e)
+}
+
+// keep makes room for n more bytes of a job's result. Where there is none the result is spilled, and none of it is kept.
+func (l *Ledger) keep(j *job, n int) bool {
+	if j.spilled {
+		return false
+	}
+	if l.bytes+int64(n) > l.o.MaxBytes {
+		l.shed(l.o.MaxBytes-int64(n), time.Time{})
+	}
+	if l.bytes+int64(n) > l.o.MaxBytes {
+		l.drop(j)
+		j.spilled = true
+		l.o.Log.Warn().Str("job", j.ID).Int64("max_bytes", l.o.MaxBytes).Msg("no room to keep a job's result")
+		return false
+	}
+	l.bytes += int64(n)
+	j.bytes += int64(n)
+	return true
+}
+
+// drop gives up what there is of a result.
+func (l *Ledger) drop(j *job) {
+	l.bytes -= int64(len(j.Result))
+	j.bytes -= int64(len(j.Result))
+	j.Result = nil
+}
+
+// end moves a job to its last state and wakes who waits for it. t may be "" for an end that nobody reported.
+func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
+	l.settle(j)
+	j.State, j.Error, j.EndedAt = s, e, time.Now()
+	if !j.Kept {
+		l.drop(j)
+	}
+	j.at = l.ended.PushBack(j)
+	if j.bytes > 0 {
+		j.kept = l.results.PushBack(j)
+	}
+	if t != "" {
+		l.apply(j, t, event.Data{Error: e, Result: j.Result})
+	}
+	close(j.done)
+	l.shed(l.o.MaxBytes, j.EndedAt.Add(-l.o.ResultTTL))
+}
+
+// apply gives a change and the event it causes to the store, with what every event of a job says.
+func (l *Ledger) apply(j *job, t event.Type, d event.Data) {
+	j.seq++
+	d.ID, d.Handle, d.Server, d.Function, d.Unique = j.ID, j.Handle, j.Server, j.Function, j.Unique
+	d.State = string(j.State)
+	subject := j.Handle
+	if j.ID != "" { // not a foreign client's
+		subject, d.Mode, d.Priority = j.ID, string(j.Mode), j.Priority.String()
+	}
+	l.o.Store.Apply(Change{j.Record}, event.New(t, subject, j.seq, time.Now(), d))
+}

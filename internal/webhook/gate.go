@@ -1,0 +1,50 @@
+package webhook
+
+import "time"
+
+const (
+	patience   = 10 // failures in a row before a sink counts as failing
+	firstProbe = 5 * time.Second
+	lastProbe  = time.Minute // what the pause between probes grows to, doubling
+)
+
+// A gate keeps a sink that fails from costing much, and from being trampled when it comes back: after ten failures in a
+// row deliveries go one at a time, each a probe, with growing pauses; the first success opens it again. A probe is an
+// ordinary attempt of the delivery that is due first; the others keep their attempts. It belongs to one goroutine.
+type gate struct {
+	until    time.Time // nothing is sent before
+	failures int       // in a row
+	pause    time.Duration
+}
+
+func (g *gate) failing() bool { return g.failures >= patience }
+
+// limit returns how many of most deliveries may be under way.
+func (g *gate) limit(most int) int {
+	if g.failing() {
+		return 1
+	}
+	return most
+}
+
+// succeeded does not shorten until, which the sink itself may have asked for.
+func (g *gate) succeeded() { g.failures = 0 }
+
+// failed notes a failure, a probe's or another's, and that the sink asked for a pause of after. It reports whether the sink
+// counts as failing because of it.
+func (g *gate) failed(now time.Time, probe bool, after time.Duration) bool {
+	g.failures++
+	began := g.failures == patience
+	switch {
+	case began:
+		g.pause = firstProbe
+		after = max(after, g.pause)
+	case probe:
+		g.pause = min(2*g.pause, lastProbe)
+		after = max(after, g.pause)
+	}
+	if until := now.Add(after); until.After(g.until) {
+		g.until = until
+	}
+	return began
+}

@@ -1,0 +1,99 @@
+package workerpool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"gearman-gateway/internal/event"
+	"gearman-gateway/internal/gearman"
+)
+
+// run runs one job, from what its observer hears first to the packet that ends it.
+func (p *Pool) run(a *gearman.Assignment) {
+	p.running.Add(1)
+	defer p.running.Add(-1)
+	observe := func(t event.Type, d event.Data) {
+		if p.o.Observer != nil {
+			d.Worker = p.o.ID
+			p.o.Observer.Observe(a, t, d)
+		}
+	}
+	begin := time.Now()
+	observe(event.FunctionBeforeExecute, event.Data{})
+	result, err := p.execute(&Job{
+		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload, a: a, observe: observe,
+	})
+	took := float64(time.Since(begin).Microseconds()) / 1000
+
+	if err == nil {
+		observe(event.FunctionAfterExecute, event.Data{DurationMS: took, Result: result})
+		p.sent(a, a.Complete(result))
+		p.publish(event.WorkerAfterRun, event.Data{Function: a.Function, Handle: a.Handle})
+		return
+	}
+	failure := describe(err)
+	d := event.Data{DurationMS: took, Error: failure}
+	if errors.Is(err, ErrStopped) { // not the job's fault: closing the connection gives it to another worker
+		d.Reason = event.HandedBack
+		observe(event.FunctionOnFailure, d)
+		return
+	}
+	observe(event.FunctionOnFailure, d)
+	if errors.Is(err, ErrFailed) {
+		p.sent(a, a.Fail())
+	} else {
+		p.sent(a, a.Exception([]byte(failure.Message)))
+	}
+	p.publish(event.WorkerAfterRun, event.Data{Function: a.Function, Handle: a.Handle})
+}
+
+// execute calls the handler. A panic becomes an error: without an answer the job would run forever in the job server's eyes.
+func (p *Pool) execute(j *Job) (result []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.o.Log.Error().Str("function", j.Function).Str("handle", j.Handle).Bytes("stack", debug.Stack()).
+				Msg("handler panicked")
+			result, err = nil, &panicError{v}
+		}
+	}()
+	h, ok := p.o.Handlers[j.Function]
+	if !ok {
+		return nil, fmt.Errorf("function %q is not registered here", j.Function)
+	}
+	ctx, cancel := context.WithCancel(p.jobs)
+	defer cancel()
+	result, err = h.Run(ctx, j)
+	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	return result, err
+}
+
+type panicError struct{ value any }
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// describe says for the record what went wrong.
+func describe(err error) *event.Error {
+	kind := "exception"
+	switch {
+	case errors.As(err, new(*panicError)):
+		kind = "panic"
+	case errors.Is(err, ErrFailed):
+		kind = "failed"
+	case errors.Is(err, context.DeadlineExceeded):
+		kind = "timeout"
+	}
+	return &event.Error{Kind: kind, Message: err.Error()}
+}
+
+// sent logs a job's end that did not get through: the job server will have the job run again.
+func (p *Pool) sent(a *gearman.Assignment, err error) {
+	if err != nil {
+		p.o.Log.Warn().Err(err).Str("function", a.Function).Str("handle", a.Handle).Str("server", a.Server).
+			Msg("the job server did not get the outcome of a job, and will give it to another worker")
+	}
+}

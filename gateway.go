@@ -108,7 +108,6 @@ func (g *Gateway) jobServers() ([]gearman.Options, error) {
 		}
 		g.engine = engine
 		addrs = []Address{Address(engine.Addr())}
-		g.c.Log.Info().Str("addr", engine.Addr()).Msg("embedded job server listens")
 	}
 	var servers []gearman.Options
 	for _, a := range addrs {

@@ -156,8 +156,8 @@ func (c *Config) Check() error {
 		if s.URL == "" {
 			wrong(fmt.Sprintf("sinks[%d].url", i), "is missing")
 		}
-		if p := s.Events.Check(); p != "" {
-			wrong(fmt.Sprintf("sinks[%d].events", i), "%q is no type of event, nor a prefix of any", p)
+		if err := s.Events.Check(); err != nil {
+			wrong(fmt.Sprintf("sinks[%d].events", i), "%v", err)
 		}
 	}
 	if _, err := c.GearmanTLS.config(); err != nil {

@@ -4,6 +4,7 @@
 package event
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -146,16 +147,19 @@ type Patterns []string
 func (p Patterns) Match(t Type) bool {
 	return slices.ContainsFunc(p, func(pattern string) bool {
 		prefix, wild := strings.CutSuffix(pattern, "*")
-		return pattern == string(t) || wild && strings.HasPrefix(string(t), prefix)
+		if wild && (prefix == "" || strings.HasSuffix(prefix, ".")) {
+			return strings.HasPrefix(string(t), prefix)
+		}
+		return pattern == string(t)
 	})
 }
 
-// Check returns the first pattern that selects no event at all, a spelling mistake most likely; "" when each selects some.
-func (p Patterns) Check() string {
+// Check returns an error that names the first pattern that selects no event at all: a spelling mistake most likely.
+func (p Patterns) Check() error {
 	for _, pattern := range p {
 		if !slices.ContainsFunc(Types, Patterns{pattern}.Match) {
-			return pattern
+			return fmt.Errorf("%q is no type of event, nor a prefix of any such as job.*", pattern)
 		}
 	}
-	return ""
+	return nil
 }

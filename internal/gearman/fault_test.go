@@ -97,7 +97,8 @@ type answer struct {
 
 func submitAsync(ctx context.Context, c interface {
 	Submit(context.Context, gearman.Task, gearman.Watch) (gearman.Job, error)
-}, task gearman.Task, w gearman.Watch) chan answer {
+}, task gearman.Task, w gearman.Watch,
+) chan answer {
 	got := make(chan answer, 1)
 	go func() {
 		job, err := c.Submit(ctx, task, w)

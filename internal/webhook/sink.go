@@ -77,8 +77,8 @@ func newSink(o Options, so SinkOptions) (*sink, error) {
 	if so.Events == nil {
 		so.Events = event.DefaultPatterns
 	}
-	if bad := so.Events.Check(); bad != "" {
-		return nil, errors.New("no event is called " + bad)
+	if err := so.Events.Check(); err != nil {
+		return nil, err
 	}
 	k := &sink{
 		name: cmp.Or(so.Name, u.Host), url: so.URL, shown: redacted(u), secrets: so.Secrets, wants: map[event.Type]bool{},

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"gearman-gateway/internal/gearman/wire"
 )
 
@@ -40,8 +38,8 @@ func FuzzReader(f *testing.F) {
 				if err != nil {
 					t.Fatalf("%v does not decode again: %v", p.Type, err)
 				}
-				if diff := cmp.Diff(p, again); diff != "" {
-					t.Fatalf("%v changed (-first +second):\n%s", p.Type, diff)
+				if d := diff(p, again); d != "" {
+					t.Fatalf("%v changed (-first +second):\n%s", p.Type, d)
 				}
 			}
 			if packets*12+size > len(data) {
@@ -57,15 +55,15 @@ func FuzzAppend(f *testing.F) {
 	f.Add("", "u", []byte("\x00\x00REQ"))
 	f.Fuzz(func(t *testing.T, function, unique string, workload []byte) {
 		if bytes.ContainsRune([]byte(function+unique), 0) {
-			t.Skip("the caller's promise is broken")
+			return // the caller keeps NUL out of all arguments but the last
 		}
 		want := packet(wire.SubmitJob, function, unique, string(workload))
 		got, err := reader(wire.Request, encode(wire.Request, want)).Next()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
+		if d := diff(want, got); d != "" {
+			t.Errorf("(-want +got):\n%s", d)
 		}
 	})
 }

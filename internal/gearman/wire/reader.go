@@ -82,7 +82,7 @@ func (r *Reader) body(size int) ([]byte, error) {
 	body := make([]byte, min(size, bodyStep))
 	for read := 0; ; {
 		n, err := io.ReadFull(r.r, body[read:])
-		if err == io.EOF && size > 0 {
+		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {

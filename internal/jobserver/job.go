@@ -1,0 +1,172 @@
+package jobserver
+
+import "gearman-gateway/internal/gearman/wire"
+
+// A job is in one of three places: waiting for its time (alarm set, place empty), ready in a queue of its function, or held by
+// the worker that grabbed it.
+type job struct {
+	number   uint64 // in the handle
+	seq      uint64 // when it became ready; queues are in this order
+	fn       *function
+	unique   string
+	key      string // what it coalesces by: the unique, or a digest of the workload for "-"; "" never
+	sibling  *job   // a job of another function with the same key
+	workload []byte
+	priority uint8
+	durable  bool // submitted in the background: it runs whoever leaves
+	attempts int  // runs that ended with the death of the worker
+
+	numerator, denominator string // of the last WORK_STATUS
+
+	place   node[*job]
+	worker  *conn        // that runs it; nil while it waits
+	watches list[*watch] // one for each foreground submit
+	alarm   *alarm       // its time to run, or the end of the time it may run; nil for most
+}
+
+// A watch is one foreground submit whose connection is told what becomes of the job. Two submits of one unique on one
+// connection make two, and every packet comes twice, as from gearmand.
+type watch struct {
+	job    *job
+	conn   *conn
+	inJob  node[*watch]
+	inConn node[*watch]
+}
+
+// size is what a job counts in Server.bytes.
+func (j *job) size() int64 { return int64(len(j.fn.name) + len(j.unique) + len(j.workload)) }
+
+// wanted says whether anybody would miss the job.
+func (j *job) wanted() bool { return j.durable || j.watches.front != nil }
+
+func (s *Server) addJob(j *job) {
+	s.lastJob++
+	j.number = s.lastJob
+	j.place.item = j
+	s.jobs[j.number] = j
+	s.bytes += j.size()
+	if j.key != "" {
+		j.sibling = s.uniques[j.key]
+		s.uniques[j.key] = j
+	}
+}
+
+// coalescesWith returns the job that a submit to f with that key joins, nil if there is none.
+func (s *Server) coalescesWith(f *function, key string) *job {
+	if key == "" {
+		return nil
+	}
+	j := s.uniques[key]
+	for j != nil && j.fn != f {
+		j = j.sibling
+	}
+	return j
+}
+
+// detach takes a job out of the place where it waits or runs, and stops its clock.
+func (s *Server) detach(j *job) {
+	switch {
+	case j.worker != nil:
+		j.worker = nil
+		j.fn.running--
+	case j.place.in != nil:
+		j.fn.ready--
+	default:
+		j.fn.scheduled--
+	}
+	j.place.remove()
+	if j.alarm != nil {
+		s.alarms.cancel(j.alarm)
+		j.alarm = nil
+	}
+}
+
+// removeJob ends a job: it is forgotten, and those who watched it hear no more.
+func (s *Server) removeJob(j *job) {
+	s.detach(j)
+	for n := j.watches.front; n != nil; n = j.watches.front {
+		n.remove()
+		n.item.inConn.remove()
+	}
+	delete(s.jobs, j.number)
+	s.bytes -= j.size()
+	s.forgetKey(j)
+}
+
+func (s *Server) forgetKey(j *job) {
+	if j.key == "" {
+		return
+	}
+	if s.uniques[j.key] == j {
+		if j.sibling == nil {
+			delete(s.uniques, j.key)
+		} else {
+			s.uniques[j.key] = j.sibling
+		}
+		return
+	}
+	for k := s.uniques[j.key]; k != nil; k = k.sibling {
+		if k.sibling == j {
+			k.sibling = j.sibling
+			return
+		}
+	}
+}
+
+// tell sends a packet about a job to all that watch it, once per submit.
+func (s *Server) tell(j *job, t wire.Type, payload []byte, more ...[]byte) {
+	if j.watches.front == nil {
+		return
+	}
+	var scratch [64]byte
+	head := append([][]byte{s.appendHandle(scratch[:0], j.number)}, more...)
+	for n := j.watches.front; n != nil; n = n.next {
+		n.item.conn.notify(t, payload, head...)
+	}
+}
+
+// fail ends a job and tells those who watch it.
+func (s *Server) fail(j *job) {
+	s.tellFail(j)
+	s.removeJob(j)
+}
+
+// tellFail sends WORK_FAIL, whose only argument is the handle.
+func (s *Server) tellFail(j *job) {
+	for n := j.watches.front; n != nil; n = n.next {
+		n.item.conn.notify(wire.WorkFail, s.appendHandle(nil, j.number))
+	}
+}
+
+// abandonWatches forgets what a connection waits for. A job that is not running and that nobody else wants goes with it, so that
+// no later submit can attach to a job that will never run. A running one goes on; its result is dropped.
+func (s *Server) abandonWatches(c *conn) {
+	for n := c.watches.front; n != nil; n = c.watches.front {
+		j := n.item.job
+		n.remove()
+		n.item.inJob.remove()
+		if j.worker == nil && !j.wanted() {
+			s.removeJob(j)
+		}
+	}
+}
+
+// abandonJobs gives what a worker held to others. It goes from the last grabbed to the first, so that each finds its place at
+// the head of its queue.
+func (s *Server) abandonJobs(c *conn) {
+	for n := c.held.back; n != nil; n = c.held.back {
+		j := n.item
+		j.attempts++
+		switch {
+		case !j.wanted():
+			s.removeJob(j)
+		case s.opts.JobAttempts > 0 && j.attempts >= s.opts.JobAttempts:
+			s.log.Warn().Str("function", j.fn.name).Uint64("job", j.number).Int("attempts", j.attempts).
+				Msg("job fails: its workers died")
+			s.fail(j)
+		default:
+			s.detach(j)
+			s.requeue(j)
+		}
+	}
+}

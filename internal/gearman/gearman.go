@@ -73,6 +73,9 @@ const (
 	Lost                  // Err: the connection ended, or the submit was refused; no more will be heard of the task
 )
 
+// Ends reports whether an update of this kind is a job's last.
+func (k Kind) Ends() bool { return k >= Completed }
+
 // Update is one thing that a job server said of a task.
 type Update struct {
 	Kind                   Kind

@@ -174,7 +174,7 @@ func (s *session) work(p wire.Packet) {
 	c := waiting[0]
 	copy(waiting, waiting[1:])
 	waiting[len(waiting)-1] = c
-	if u.Kind.ends() {
+	if u.Kind.Ends() {
 		if waiting = waiting[:len(waiting)-1]; len(waiting) > 0 {
 			s.jobs[handle] = waiting
 		} else {
@@ -205,8 +205,6 @@ func update(p wire.Packet) (u Update, ok bool) {
 		return Update{Kind: Warning, Payload: p.Args[1]}, true
 	}
 }
-
-func (k Kind) ends() bool { return k >= Completed }
 
 // parseNumber reads one of a status' two numbers: a worker may send "0.5", and Perl's job server sends nothing for none.
 func parseNumber(b []byte) (float64, error) {

@@ -64,9 +64,10 @@ func NewWorker(o WorkerOptions) *Worker {
 // until those that run have ended and the job server has their results, and returns. Call it once.
 func (w *Worker) Run(ctx context.Context) {
 	pause := w.o.newBackoff()
-	down := false // the loss, or the failure to connect, was told already
+	announced, down := false, false // the attempt, and the loss before it, are told once an outage
 	for ctx.Err() == nil {
-		if !down {
+		if !announced {
+			announced = true
 			w.o.Notify(WorkerConnecting, nil)
 		}
 		s, err := w.connect(ctx)
@@ -79,7 +80,7 @@ func (w *Worker) Run(ctx context.Context) {
 			break
 		}
 		if !down {
-			down = true
+			announced, down = false, true
 			w.o.Log.Warn().Err(err).Msg("worker has no connection to the job server, trying again")
 			w.o.Notify(WorkerLost, err)
 		}

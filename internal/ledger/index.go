@@ -12,20 +12,21 @@ import (
 // change.
 type job struct {
 	Record
-	wire       string        // the unique on the wire
-	generation uint64        // of the connection that submitted it
-	seq        uint64        // of its last event
-	submitted  bool          // job.submitted was told
-	ours       bool          // our own pool runs it and tells more than the job server's packets do
-	spilled    bool          // its result is too large to keep
-	bytes      int64         // of Result and Warnings
-	waiters    int           // who need its result yet
-	refused    error         // it was withdrawn, and why
-	merged     *job          // the job server coalesced it with this one
-	done       chan struct{} // closed when it has ended or was withdrawn
-	at         *list.Element // in ended or background, if it is in either
-	kept       *list.Element // in results, if it is there
-	gone       bool          // forgotten
+	wire       string          // the unique on the wire
+	generation uint64          // of the connection that submitted it
+	seq        uint64          // of its last event
+	submitted  bool            // job.submitted was told
+	ours       int             // runs of it by our own pool, which tells more than the packets of the job server do
+	spilled    bool            // its result is too large to keep
+	bytes      int64           // of Result and Warnings
+	waiters    int             // who need its result yet
+	unheard    *gearman.Update // how the job server said that it ended, while our own pool ran it
+	refused    error           // it was withdrawn, and why
+	merged     *job            // the job server coalesced it with this one
+	done       chan struct{}   // closed when it has ended or was withdrawn
+	at         *list.Element   // in ended or background, if it is in either
+	kept       *list.Element   // in results, if it is there
+	gone       bool            // forgotten
 }
 
 func (j *job) live() bool { return !j.gone && !j.State.Ended() }
@@ -84,8 +85,15 @@ func (x *index) insert(j *job) {
 
 // place notes the handle that a job server gave to a job.
 func (x *index) place(j *job, where gearman.Job) {
+	x.unplace(j)
 	j.Server, j.Handle, j.generation = where.Server, where.Handle, where.Generation
 	x.byHandle[j.Handle] = j
+}
+
+func (x *index) unplace(j *job) {
+	if x.byHandle[j.Handle] == j {
+		delete(x.byHandle, j.Handle)
+	}
 }
 
 // settle takes a job from what is live.
@@ -124,9 +132,7 @@ func (x *index) forget(j *job) {
 		x.settle(j)
 	}
 	delete(x.byID, j.ID)
-	if x.byHandle[j.Handle] == j {
-		delete(x.byHandle, j.Handle)
-	}
+	x.unplace(j)
 	if j.kept != nil {
 		x.results.Remove(j.kept)
 	}

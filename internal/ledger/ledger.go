@@ -182,9 +182,24 @@ func (l *Ledger) snapshot(j *job) (Record, error) {
 
 // release lets go of a job that find or enter has held: its result may be dropped.
 func (l *Ledger) release(j *job) {
+	if j == nil {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	j.waiters--
+}
+
+// follow returns the job that a held job was merged with, held in its place; the job itself if there is none.
+func (l *Ledger) follow(j *job) *job {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if j.merged != nil {
+		j.waiters--
+		j = j.merged
+		j.waiters++
+	}
+	return j
 }
 
 // How often a job server is asked again for a job whose end it will not tell.
@@ -199,14 +214,13 @@ func (l *Ledger) Job(ctx context.Context, ref string, wait time.Duration) (Recor
 	again := time.NewTicker(askInterval)
 	defer again.Stop()
 	j := l.find(ref)
-	if j != nil {
-		defer l.release(j)
-	}
+	defer func() { l.release(j) }()
 	var r Record
 	for {
 		before := r
 		var err error
 		if j != nil {
+			j = l.follow(j)
 			r, err = l.look(ctx, j)
 		} else {
 			r, err = l.stranger(ctx, ref)

@@ -16,17 +16,18 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 		l.begin(a)
 	}
 	j := l.runs[a]
-	if j.ID == "" { // a foreign client's
-		l.observeForeign(a, j, t, d)
+	if j == nil { // its handler left somebody behind who speaks on
 		return
 	}
-	live := j.live()
+	about := d // what an event of the function says: the result is told by the job's
+	about.Result = nil
+	live := j.live() && j.ID != "" // a foreign client's job has no record
 	switch t {
 	case event.FunctionBeforeExecute:
 		if live {
 			l.started(j)
 		}
-		l.apply(j, t, d)
+		l.apply(j, t, about)
 	case event.JobProgress:
 		if live {
 			l.progress(j, *d.Progress)
@@ -40,20 +41,32 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 			l.warning(j, d.Chunk)
 		}
 	case event.FunctionAfterExecute:
-		delete(l.runs, a)
-		l.apply(j, t, event.Data{DurationMS: d.DurationMS})
+		l.leave(a, j)
+		l.apply(j, t, about)
 		if live {
 			l.complete(j, d.Result)
 		}
 	case event.FunctionOnFailure:
-		delete(l.runs, a)
-		l.apply(j, t, event.Data{DurationMS: d.DurationMS, Error: d.Error, Reason: d.Reason})
+		l.leave(a, j)
+		l.apply(j, t, about)
 		switch {
 		case live && d.Reason == event.HandedBack:
-			j.ours = false
+			l.handedBack(j)
 		case live:
 			l.fail(j, *d.Error)
 		}
+	}
+}
+
+func (l *Ledger) leave(a *gearman.Assignment, j *job) {
+	delete(l.runs, a)
+	j.ours--
+}
+
+// handedBack leaves a job to what the job server says of it, or has said meanwhile.
+func (l *Ledger) handedBack(j *job) {
+	if j.ours == 0 && j.unheard != nil {
+		l.hear(j, *j.unheard)
 	}
 }
 
@@ -63,11 +76,11 @@ func (l *Ledger) begin(a *gearman.Assignment) {
 	if j == nil {
 		j = &job{Record: Record{Handle: a.Handle, Server: a.Server, Function: a.Function, Unique: a.Unique, State: Running}}
 	} else {
-		j.ours = true
 		if j.Handle == "" { // its JOB_CREATED is still to come
 			l.place(j, gearman.Job{Server: a.Server, Handle: a.Handle, Generation: j.generation})
 		}
 	}
+	j.ours++
 	l.runs[a] = j
 }
 
@@ -95,15 +108,4 @@ func (l *Ledger) assigned(a *gearman.Assignment) *job {
 		}
 	}
 	return best
-}
-
-func (l *Ledger) observeForeign(a *gearman.Assignment, j *job, t event.Type, d event.Data) {
-	switch t {
-	case event.FunctionAfterExecute, event.FunctionOnFailure:
-		delete(l.runs, a)
-		d.Result = nil
-		l.apply(j, t, d)
-	case event.FunctionBeforeExecute:
-		l.apply(j, t, d)
-	}
 }

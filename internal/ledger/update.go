@@ -18,11 +18,12 @@ func (l *Ledger) update(j *job, u gearman.Update) {
 	case u.Kind == gearman.Created:
 		l.created(j, u.Job)
 	case j.State.Ended(): // a second end after a cancel, or our pool was faster
-	case j.ours: // our pool has told it already, or will, even if this connection is lost
-	case u.Kind == gearman.Lost:
-		l.lose(j, u)
+	case j.ours > 0: // our pool has told it already, or will, even if this connection is lost
+		if u.Kind.Ends() {
+			j.unheard = &u
+		}
 	default:
-		l.relay(j, u)
+		l.hear(j, u)
 	}
 }
 
@@ -42,8 +43,8 @@ func (l *Ledger) created(j *job, where gearman.Job) {
 }
 
 func (j *job) coalesced(with *job, where gearman.Job) bool {
-	return j.Mode == Background && j.Server == where.Server && j.generation == where.Generation &&
-		j.Function == with.Function && j.wire == with.wire
+	return j.Mode == Background && j.Server == where.Server && j.Function == with.Function && j.wire == with.wire &&
+		(j.generation == where.Generation || j.generation == 0) // 0: our pool has told the handle, and it is not known otherwise
 }
 
 // merge gives a job up for the one that the job server has made of both.
@@ -77,9 +78,11 @@ func (l *Ledger) lose(j *job, u gearman.Update) {
 	l.end(j, Lost, event.JobLost, &event.Error{Kind: "lost", Message: message})
 }
 
-// relay enters what a worker that is not ours has sent.
-func (l *Ledger) relay(j *job, u gearman.Update) {
+// hear enters what a job server says of a job that our pool does not run.
+func (l *Ledger) hear(j *job, u gearman.Update) {
 	switch u.Kind {
+	case gearman.Lost:
+		l.lose(j, u)
 	case gearman.Data:
 		l.data(j, u.Payload)
 	case gearman.Warning:
@@ -103,10 +106,10 @@ func (l *Ledger) learn(j *job, status gearman.JobStatus) (Record, error) {
 		if status.Running {
 			l.started(j)
 		}
-		if p := progress(status); p != nil && !j.ours {
+		if p := progress(status); p != nil && j.ours == 0 {
 			j.Progress = p
 		}
-		if !status.Known && j.Mode == Background {
+		if !status.Known && j.Mode == Background && j.ours == 0 {
 			l.end(j, Unknown, "", nil)
 		}
 	}
@@ -181,7 +184,7 @@ func (l *Ledger) keep(j *job, n int) bool {
 	if j.spilled {
 		return false
 	}
-	if l.bytes+int64(n) > l.o.MaxBytes {
+	if fits := j.bytes+int64(n) <= l.o.MaxBytes; fits && l.bytes+int64(n) > l.o.MaxBytes {
 		l.shed(l.o.MaxBytes-int64(n), time.Time{})
 	}
 	if l.bytes+int64(n) > l.o.MaxBytes {

@@ -101,7 +101,7 @@ func (p *Pool) Start() {
 // Stop takes no more jobs and waits until those that run have ended. When ctx ends it cancels their contexts and waits for Grace;
 // what runs then is abandoned: the connections are closed, the job servers give the jobs to others, and the error says how many.
 func (p *Pool) Stop(ctx context.Context) error {
-	p.publish(event.WorkerOnBeforeDestroy, event.Data{})
+	defer p.publish(event.WorkerOnBeforeDestroy, event.Data{})
 	p.quit()
 	left := make(chan struct{})
 	go func() { p.wg.Wait(); close(left) }()

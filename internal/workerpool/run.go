@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"gearman-gateway/internal/event"
@@ -36,7 +37,7 @@ func (p *Pool) run(a *gearman.Assignment) {
 	}
 	failure := describe(err)
 	d := event.Data{DurationMS: took, Error: failure}
-	if errors.Is(err, ErrStopped) { // not the job's fault: closing the connection gives it to another worker
+	if errors.Is(err, ErrStopped) && p.jobs.Err() != nil { // not the job's fault: closing the connection gives it to another worker
 		d.Reason = event.HandedBack
 		observe(event.FunctionOnFailure, d)
 		return
@@ -87,7 +88,7 @@ func describe(err error) *event.Error {
 	case errors.Is(err, context.DeadlineExceeded):
 		kind = "timeout"
 	}
-	return &event.Error{Kind: kind, Message: err.Error()}
+	return &event.Error{Kind: kind, Message: strings.ToValidUTF8(err.Error(), "\uFFFD")}
 }
 
 // sent logs a job's end that did not get through: the job server will have the job run again.

@@ -1,0 +1,372 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gearman-gateway/internal/event"
+	"gearman-gateway/internal/gearman"
+)
+
+const (
+	g1 = "g1:4730"
+	g2 = "g2:4730"
+)
+
+// submission is one call of Submit: the test plays the job server to it.
+type submission struct {
+	gearman.Task
+	tell   gearman.Watch
+	answer chan answer
+}
+
+type answer struct {
+	job gearman.Job
+	err error
+}
+
+// at is a job on g1, over the connection's first life.
+func at(handle string) gearman.Job { return gearman.Job{Server: g1, Handle: handle, Generation: 1} }
+
+// created plays JOB_CREATED.
+func (s *submission) created(where gearman.Job) {
+	s.tell(gearman.Update{Kind: gearman.Created, Job: where})
+	s.answer <- answer{job: where}
+}
+
+// refused plays an error of which the watch hears nothing.
+func (s *submission) refused(err error) { s.answer <- answer{err: err} }
+
+// cut plays the loss of the connection before JOB_CREATED.
+func (s *submission) cut() {
+	s.lost(errCut)
+	s.answer <- answer{gearman.Job{Server: g1, Generation: 1}, errCut}
+}
+
+func (s *submission) completed(result string) {
+	s.tell(gearman.Update{Kind: gearman.Completed, Payload: []byte(result)})
+}
+
+func (s *submission) data(b string) { s.tell(gearman.Update{Kind: gearman.Data, Payload: []byte(b)}) }
+
+func (s *submission) lost(err error) {
+	s.tell(gearman.Update{Kind: gearman.Lost, Job: gearman.Job{Server: g1, Generation: 1}, Err: err})
+}
+
+var (
+	errNotSent = fmt.Errorf("job server %s: %w: %w", g1, gearman.ErrNotSent, gearman.ErrUnavailable)
+	errCut     = fmt.Errorf("job server %s: %w: reading: EOF", g1, gearman.ErrOutcomeUnknown)
+)
+
+// servers is a scripted JobServers.
+type servers struct {
+	submits chan *submission
+
+	mu     sync.Mutex
+	asked  []gearman.Job // by Status
+	finds  []string
+	status func(j gearman.Job, unique string) (gearman.JobStatus, error)
+	find   func(handle string) (gearman.Job, gearman.JobStatus, bool, error)
+}
+
+func (s *servers) Submit(ctx context.Context, t gearman.Task, w gearman.Watch) (gearman.Job, error) {
+	sub := &submission{t, w, make(chan answer, 1)}
+	s.submits <- sub
+	select {
+	case a := <-sub.answer:
+		return a.job, a.err
+	case <-ctx.Done():
+		return gearman.Job{Server: g1, Generation: 1}, fmt.Errorf("%w: %w", gearman.ErrOutcomeUnknown, context.Cause(ctx))
+	}
+}
+
+func (s *servers) Status(_ context.Context, j gearman.Job, unique string) (gearman.JobStatus, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = append(s.asked, j)
+	if s.status == nil {
+		return gearman.JobStatus{}, gearman.ErrUnavailable
+	}
+	return s.status(j, unique)
+}
+
+func (s *servers) Find(_ context.Context, handle string) (gearman.Job, gearman.JobStatus, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finds = append(s.finds, handle)
+	if s.find == nil {
+		return gearman.Job{}, gearman.JobStatus{}, false, nil
+	}
+	return s.find(handle)
+}
+
+func (s *servers) say(status gearman.JobStatus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status = func(gearman.Job, string) (gearman.JobStatus, error) { return status, nil }
+}
+
+func (s *servers) timesAsked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.asked)
+}
+
+// store records what it is given.
+type store struct {
+	mu      sync.Mutex
+	changes []Record
+	events  []event.Event
+}
+
+func (s *store) Apply(c Change, events ...event.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes = append(s.changes, c.Record)
+	s.events = append(s.events, events...)
+}
+
+// of returns the events of one subject, and fails the test if their seqs do not count from 1.
+func (s *store) of(t *testing.T, subject string) []event.Event {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []event.Event
+	for _, e := range s.events {
+		if e.Subject == subject {
+			list = append(list, e)
+			if e.Seq != uint64(len(list)) {
+				t.Errorf("event %d of %s (%s) has seq %d", len(list), subject, e.Type, e.Seq)
+			}
+		}
+	}
+	return list
+}
+
+func (s *store) types(t *testing.T, subject string) []event.Type {
+	t.Helper()
+	var types []event.Type
+	for _, e := range s.of(t, subject) {
+		types = append(types, e.Type)
+	}
+	return types
+}
+
+// lab is a ledger between a scripted cluster and a recording store. Its tests run in a synctest bubble.
+type lab struct {
+	*Ledger
+	t       *testing.T
+	servers *servers
+	store   *store
+}
+
+func newLab(t *testing.T, o Options) *lab {
+	b := &lab{t: t, servers: &servers{submits: make(chan *submission, 1000)}, store: &store{}}
+	o.Servers, o.Store = b.servers, b.store
+	b.Ledger = New(o)
+	return b
+}
+
+// bubble runs a test with a ledger of the given bounds where time is not real and a wait without an end is a failure.
+func bubble(t *testing.T, o Options, test func(*testing.T, *lab)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := newLab(t, o)
+		test(t, b)
+		synctest.Wait()
+		b.check()
+	})
+}
+
+// outcome is what a call on the ledger will return.
+type outcome struct {
+	done   chan struct{}
+	record Record
+	err    error
+}
+
+func (b *lab) call(f func() (Record, error)) *outcome {
+	o := &outcome{done: make(chan struct{})}
+	go func() {
+		defer close(o.done)
+		o.record, o.err = f()
+	}()
+	synctest.Wait()
+	return o
+}
+
+func (o *outcome) returned() bool {
+	synctest.Wait()
+	select {
+	case <-o.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (o *outcome) get() (Record, error) {
+	<-o.done
+	return o.record, o.err
+}
+
+// must waits for the record of a call that has no reason to fail.
+func (o *outcome) must(t *testing.T) Record {
+	t.Helper()
+	r, err := o.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// begin calls Submit and returns with the task on its way to the job server.
+func (b *lab) begin(ctx context.Context, task Task) (*submission, *outcome) {
+	b.t.Helper()
+	o := b.call(func() (Record, error) { return b.Submit(ctx, task) })
+	select {
+	case s := <-b.servers.submits:
+		return s, o
+	default:
+		b.t.Fatalf("%+v was not sent", task)
+		return nil, nil
+	}
+}
+
+// sync begins a sync job that waits a minute, and gives it a handle.
+func (b *lab) sync(handle string) (*submission, *outcome) {
+	b.t.Helper()
+	s, o := b.begin(b.t.Context(), Task{Function: "f", Mode: Sync, Wait: time.Minute})
+	s.created(at(handle))
+	return s, o
+}
+
+// background submits a background job and gives it a handle.
+func (b *lab) background(unique, handle string) (*submission, Record) {
+	b.t.Helper()
+	s, o := b.begin(b.t.Context(), Task{Function: "f", Unique: unique})
+	s.created(at(handle))
+	return s, o.must(b.t)
+}
+
+// now returns the record as the ledger has it, without a wait.
+func (b *lab) now(ref string) Record {
+	b.t.Helper()
+	r, err := b.Job(b.t.Context(), ref, 0)
+	if err != nil {
+		b.t.Fatalf("job %s: %v", ref, err)
+	}
+	return r
+}
+
+// assign is a job that our own pool was given.
+func assign(s *submission, handle string) *gearman.Assignment {
+	return &gearman.Assignment{Server: g1, Handle: handle, Function: s.Function, Unique: s.Unique, Workload: s.Workload}
+}
+
+func (b *lab) before(a *gearman.Assignment) {
+	b.Observe(a, event.FunctionBeforeExecute, event.Data{Worker: "w"})
+}
+
+func (b *lab) after(a *gearman.Assignment, result string) {
+	b.Observe(a, event.FunctionAfterExecute, event.Data{Worker: "w", DurationMS: 1, Result: []byte(result)})
+}
+
+func (b *lab) failed(a *gearman.Assignment, kind, message string) {
+	b.Observe(a, event.FunctionOnFailure, event.Data{Worker: "w", Error: &event.Error{Kind: kind, Message: message}})
+}
+
+func (b *lab) handedBack(a *gearman.Assignment) {
+	b.Observe(a, event.FunctionOnFailure, event.Data{
+		Worker: "w", Error: &event.Error{Kind: "exception", Message: "stopping"}, Reason: event.HandedBack,
+	})
+}
+
+// check fails the test if the indexes hold what they should not, or the bytes do not add up.
+func (b *lab) check() {
+	b.t.Helper()
+	if err := b.consistent(); err != nil {
+		b.t.Error(err)
+	}
+}
+
+func (x *index) consistent() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	var sum int64
+	sync, background, ended, kept := 0, 0, 0, 0
+	for id, j := range x.byID {
+		size := int64(len(j.Result))
+		for _, w := range j.Warnings {
+			size += int64(len(w))
+		}
+		if size != j.bytes {
+			wrong("job %s has %d bytes, but counts %d", id, size, j.bytes)
+		}
+		sum += j.bytes
+		switch {
+		case id != j.ID || j.gone || j.merged != nil:
+			wrong("job %s is under the id %s, gone %v, merged %v", j.ID, id, j.gone, j.merged != nil)
+		case j.State.Ended():
+			ended++
+		case j.Mode == Background:
+			background++
+		default:
+			sync++
+		}
+		if j.State.Ended() != isClosed(j.done) {
+			wrong("job %s is %s, and its waiters were woken: %v", id, j.State, isClosed(j.done))
+		}
+		if live := slices.Contains(x.byWire[key{j.Function, j.wire}], j); live == j.State.Ended() {
+			wrong("job %s is %s, and found by its unique: %v", id, j.State, live)
+		}
+		if j.kept != nil {
+			kept++
+		}
+	}
+	if sum != x.bytes {
+		wrong("results have %d bytes, %d are counted", sum, x.bytes)
+	}
+	if x.sync != sync || x.background.Len() != background || x.ended.Len() != ended || x.results.Len() != kept {
+		wrong("live sync %d, background %d, ended %d, with results %d; counted %d, %d, %d, %d",
+			sync, background, ended, kept, x.sync, x.background.Len(), x.ended.Len(), x.results.Len())
+	}
+	for handle, j := range x.byHandle {
+		if j.Handle != handle || x.byID[j.ID] != j {
+			wrong("handle %q leads to job %s, which has %q, gone %v", handle, j.ID, j.Handle, j.gone)
+		}
+	}
+	for k, jobs := range x.byWire {
+		if len(jobs) == 0 {
+			wrong("the unique %v leads to an empty list", k)
+		}
+		for _, j := range jobs {
+			if x.byID[j.ID] != j {
+				wrong("the unique %v leads to job %s, which is gone", k, j.ID)
+			}
+		}
+	}
+	for k, j := range x.byUnique {
+		if x.byID[j.ID] != j || j.State.Ended() || j.Mode != Sync {
+			wrong("the caller's unique %v leads to job %s, %s %s", k, j.ID, j.Mode, j.State)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

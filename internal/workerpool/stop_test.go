@@ -1,0 +1,190 @@
+package workerpool_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"gearman-gateway/internal/event"
+	"gearman-gateway/internal/gearman"
+	"gearman-gateway/internal/workerpool"
+)
+
+// startEcho starts a pool of a second worker, to see which jobs come to it.
+func startEcho(t testing.TB, addr string) {
+	startPool(t, workerpool.Options{ID: "other", Handlers: handlers{
+		"f": workerpool.HandlerFunc(func(_ context.Context, j *workerpool.Job) ([]byte, error) {
+			return append([]byte("other: "), j.Workload...), nil
+		}),
+	}}, addr)
+}
+
+// patience is a context that tells when somebody waits for its end: by then Stop has told everybody to take no more.
+type patience struct {
+	context.Context
+	once  sync.Once
+	begun chan struct{}
+}
+
+func (p *patience) Done() <-chan struct{} {
+	p.once.Do(func() { close(p.begun) })
+	return p.Context.Done()
+}
+
+func TestStopFinishesWhatRunsAndTakesNoMore(t *testing.T) {
+	s := startServer(t, "127.0.0.1:0")
+	started, finish := make(chan string, 10), make(chan struct{})
+	_, stop := startPool(t, workerpool.Options{Concurrency: 1, Handlers: handlers{
+		"f": workerpool.HandlerFunc(func(ctx context.Context, j *workerpool.Job) ([]byte, error) {
+			started <- string(j.Workload)
+			<-finish
+			return []byte("done"), ctx.Err()
+		}),
+	}}, s.Addr())
+	c := connect(t, s.Addr())
+	first := submit(t, c, "f", "first")
+	receive(t, started, "the first job")
+	second := submit(t, c, "f", "second")
+	stopped := make(chan error, 1)
+	patience := &patience{Context: testContext(t), begun: make(chan struct{})}
+	go func() { stopped <- stop(patience) }()
+	receive(t, patience.begun, "Stop to wait")
+	close(finish)
+	if got := first.next(t); got.Kind != gearman.Completed || string(got.Payload) != "done" {
+		t.Errorf("the job that ran: %+v", got)
+	}
+	if err := receive(t, stopped, "Stop"); err != nil {
+		t.Error(err)
+	}
+	startEcho(t, s.Addr())
+	if got := second.next(t); string(got.Payload) != "other: second" {
+		t.Errorf("the job behind it: %+v (%q)", got, got.Payload)
+	}
+}
+
+func TestStopOfAnIdlePoolReturnsAtOnce(t *testing.T) {
+	s := startServer(t, "127.0.0.1:0")
+	rec := newRecorder()
+	ok := workerpool.HandlerFunc(func(context.Context, *workerpool.Job) ([]byte, error) { return nil, nil })
+	_, idle := startPool(t, workerpool.Options{Events: rec, Handlers: handlers{"f": ok}}, s.Addr())
+	rec.await(t, event.WorkerOnIOWait, 1)
+	_, unconnected := startPool(t, workerpool.Options{Handlers: handlers{"f": ok}}, "127.0.0.1:1")
+	for name, stop := range map[string]func(context.Context) error{"idle": idle, "never connected": unconnected} {
+		begin := time.Now()
+		if err := stop(testContext(t)); err != nil || time.Since(begin) > deadline/2 {
+			t.Errorf("%s: %v after %v", name, err, time.Since(begin))
+		}
+	}
+}
+
+func TestWhatIsCancelledIsHandedBack(t *testing.T) {
+	for name, returned := range map[string]func(context.Context) error{
+		"with the cause":     context.Cause,
+		"with ctx.Err":       context.Context.Err,
+		"wrapped in its own": func(ctx context.Context) error { return errors.Join(errors.New("fetching"), ctx.Err()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startServer(t, "127.0.0.1:0")
+			rec := newRecorder()
+			started, causes := make(chan struct{}), make(chan error, 1)
+			_, stop := startPool(t, workerpool.Options{Observer: rec, Handlers: handlers{
+				"f": workerpool.HandlerFunc(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
+					close(started)
+					<-ctx.Done()
+					causes <- context.Cause(ctx)
+					return nil, returned(ctx)
+				}),
+			}}, s.Addr())
+			u := submit(t, connect(t, s.Addr()), "f", "job")
+			receive(t, started, "the job")
+			if err := stop(ended()); err != nil {
+				t.Errorf("Stop: %v", err)
+			}
+			if cause := receive(t, causes, "the cause"); !errors.Is(cause, workerpool.ErrStopped) {
+				t.Errorf("cause %v", cause)
+			}
+			heard := rec.all()
+			if last := heard[len(heard)-1]; last.Type != event.FunctionOnFailure || last.Data.Reason != event.HandedBack {
+				t.Errorf("observed %s, %+v", last.Type, last.Data)
+			}
+			startEcho(t, s.Addr())
+			if got := u.next(t); got.Kind != gearman.Completed || string(got.Payload) != "other: job" {
+				t.Errorf("the job ended with %+v (%q), want it run by the other", got, got.Payload)
+			}
+		})
+	}
+}
+
+func TestAJobThatCompletesWhenCancelledIsComplete(t *testing.T) {
+	s := startServer(t, "127.0.0.1:0")
+	started := make(chan struct{})
+	_, stop := startPool(t, workerpool.Options{Handlers: handlers{
+		"f": workerpool.HandlerFunc(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
+			close(started)
+			<-ctx.Done()
+			return []byte("quickly"), nil
+		}),
+	}}, s.Addr())
+	u := submit(t, connect(t, s.Addr()), "f", "")
+	receive(t, started, "the job")
+	if err := stop(ended()); err != nil {
+		t.Errorf("Stop: %v", err)
+	}
+	if got := u.next(t); got.Kind != gearman.Completed || string(got.Payload) != "quickly" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestAHandlerThatIsStuckIsAbandoned(t *testing.T) {
+	s := startServer(t, "127.0.0.1:0")
+	rec := newRecorder()
+	started, forever := make(chan struct{}), make(chan struct{})
+	const grace = 50 * time.Millisecond
+	_, stop := startPool(t, workerpool.Options{Grace: grace, Observer: rec, Handlers: handlers{
+		"f": workerpool.HandlerFunc(func(context.Context, *workerpool.Job) ([]byte, error) {
+			close(started)
+			<-forever
+			return []byte("too late"), nil
+		}),
+	}}, s.Addr())
+	u := submit(t, connect(t, s.Addr()), "f", "job")
+	receive(t, started, "the job")
+	begin := time.Now()
+	if err := stop(ended()); err == nil || time.Since(begin) < grace || time.Since(begin) > deadline/2 {
+		t.Errorf("Stop: %v after %v", err, time.Since(begin))
+	}
+	startEcho(t, s.Addr())
+	if got := u.next(t); string(got.Payload) != "other: job" {
+		t.Errorf("the job ended with %+v (%q), want it run by the other", got, got.Payload)
+	}
+	close(forever)
+	rec.await(t, event.FunctionAfterExecute, 1) // it does no harm when it ends at last
+}
+
+// ErrStopped means nothing while the pool does not stop: a job that is neither ended nor given back would run forever in the
+// job server's eyes.
+func TestErrStoppedFromAHandlerOfARunningPoolIsAnError(t *testing.T) {
+	s := startServer(t, "127.0.0.1:0")
+	startPool(t, workerpool.Options{Handlers: handlers{
+		"f": workerpool.HandlerFunc(func(context.Context, *workerpool.Job) ([]byte, error) { return nil, workerpool.ErrStopped }),
+	}}, s.Addr())
+	u := submit(t, connect(t, s.Addr()), "f", "")
+	late := time.After(deadline / 3)
+	for {
+		select {
+		case got := <-u:
+			switch got.Kind {
+			case gearman.Created:
+				continue
+			case gearman.Exception:
+			default:
+				t.Errorf("got %+v, want an exception", got)
+			}
+		case <-late:
+			t.Error("the job does not end")
+		}
+		return
+	}
+}

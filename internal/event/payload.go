@@ -7,17 +7,28 @@ import (
 	"unicode/utf8"
 )
 
-// EncodePayload renders bytes that a worker sent as a JSON value, and names how: a JSON object or array is embedded as it is
-// ("json"), other UTF-8 becomes a string ("text"), and the rest a string of base64 ("base64"). The value is valid JSON
-// but, where embedded, laid out as the worker did it, duplicate keys included.
-func EncodePayload(b []byte) (value []byte, encoding string) {
+// PayloadEncoding names how EncodePayload renders bytes that a worker sent: a JSON object or array is embedded as it is ("json"),
+// other UTF-8 becomes a string ("text"), and the rest a string of base64 ("base64").
+func PayloadEncoding(b []byte) string {
 	if !utf8.Valid(b) {
-		return quote(base64.StdEncoding.EncodeToString(b)), "base64"
+		return "base64"
 	}
 	if t := bytes.TrimLeft(b, " \t\r\n"); len(t) > 0 && (t[0] == '{' || t[0] == '[') && json.Valid(b) {
-		return b, "json"
+		return "json"
 	}
-	return quote(string(b)), "text"
+	return "text"
+}
+
+// EncodePayload renders bytes that a worker sent as a JSON value, and names how. The value is valid JSON but, where embedded, laid
+// out as the worker did it, duplicate keys included.
+func EncodePayload(b []byte) (value []byte, encoding string) {
+	switch encoding = PayloadEncoding(b); encoding {
+	case "json":
+		return b, encoding
+	case "text":
+		return quote(string(b)), encoding
+	}
+	return quote(base64.StdEncoding.EncodeToString(b)), encoding
 }
 
 func quote(s string) []byte {

@@ -257,3 +257,21 @@ func TestARestartedServersJobNeverAnswersForAnOldRecord(t *testing.T) {
 		}
 	})
 }
+
+// Our pool was done before JOB_CREATED was read, and then the job server died. After its restart the same unique gets the same
+// handle, since both start over, but it is another job.
+func TestAJobOfARestartedServerIsNotMergedWithOneWhoseHandleWasNeverRead(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, b *lab) {
+		s, first := b.begin(t.Context(), Task{Function: "f", Unique: "nightly"})
+		a := assign(s, "H:1")
+		b.before(a)
+		b.after(a, "last night")
+		s.cut()
+		<-first.done
+		s, second := b.begin(t.Context(), Task{Function: "f", Unique: "nightly"})
+		s.created(gearman.Job{Server: g1, Handle: "H:1", Generation: 2})
+		if r := second.must(t); r.State != Queued || r.ID == first.record.ID {
+			t.Errorf("tonight's job is answered with %+v", r)
+		}
+	})
+}

@@ -279,7 +279,8 @@ func TestAPoolNeedsFunctionsAndServers(t *testing.T) {
 		t.Error("no server: no error")
 	}
 	for _, name := range []string{"", "a b", "a\x00b", string(make([]byte, 600))} {
-		if _, err := workerpool.New(workerpool.Options{Servers: one, Handlers: handlers{name: ok}}); !errors.As(err, new(*gearman.NameError)) {
+		_, err := workerpool.New(workerpool.Options{Servers: one, Handlers: handlers{name: ok}})
+		if !errors.As(err, new(*gearman.NameError)) {
 			t.Errorf("function %q: %v", name, err)
 		}
 	}

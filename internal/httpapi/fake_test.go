@@ -1,0 +1,204 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"gearman-gateway/internal/event"
+	"gearman-gateway/internal/gearman"
+	"gearman-gateway/internal/ledger"
+)
+
+const jobID = "0193d8a0-5b5c-7c3e-8f4e-2f1d3c5b7a90"
+
+// fake is Jobs and Servers. Each function may be replaced before the first request.
+type fake struct {
+	submit    func(context.Context, ledger.Task) (ledger.Record, error)
+	job       func(ctx context.Context, ref string, wait time.Duration) (ledger.Record, error)
+	functions func() ([]gearman.FunctionInfo, error)
+	ping      func(context.Context) error
+
+	mu    sync.Mutex
+	tasks []ledger.Task // as submitted
+	refs  []string      // as asked for
+	waits []time.Duration
+}
+
+func (f *fake) Submit(ctx context.Context, t ledger.Task) (ledger.Record, error) {
+	f.mu.Lock()
+	f.tasks = append(f.tasks, t)
+	f.mu.Unlock()
+	if f.submit != nil {
+		return f.submit(ctx, t)
+	}
+	if t.Mode == ledger.Sync {
+		return completed(t, t.Workload), nil
+	}
+	return queued(t), nil
+}
+
+func (f *fake) Job(ctx context.Context, ref string, wait time.Duration) (ledger.Record, error) {
+	f.mu.Lock()
+	f.refs, f.waits = append(f.refs, ref), append(f.waits, wait)
+	f.mu.Unlock()
+	if f.job != nil {
+		return f.job(ctx, ref, wait)
+	}
+	return ledger.Record{}, ledger.ErrNotFound
+}
+
+func (f *fake) Functions(context.Context) ([]gearman.FunctionInfo, error) {
+	if f.functions != nil {
+		return f.functions()
+	}
+	return []gearman.FunctionInfo{{
+		Function: "echo", Queued: 3, Running: 1, Workers: 2,
+		Servers: []gearman.FunctionInfo{{Function: "echo", Queued: 3, Running: 1, Workers: 2, Server: "g1:4730"}},
+	}}, nil
+}
+
+func (f *fake) Workers(context.Context) ([]gearman.WorkerInfo, error) {
+	return []gearman.WorkerInfo{
+		{Server: "g1:4730", Address: "10.0.0.7", Functions: []string{"echo"}},
+		{Server: "g1:4730", ID: "w\xff", Address: "10.0.0.8"},
+	}, nil
+}
+
+func (f *fake) Servers(context.Context) []gearman.ServerInfo {
+	return []gearman.ServerInfo{
+		{Server: "g1:4730", Connected: true, Version: "1.1.20+ds", Pending: 2},
+		{Server: "g2:4730", Error: "connection refused"},
+	}
+}
+
+func (f *fake) Ping(ctx context.Context) error {
+	if f.ping != nil {
+		return f.ping(ctx)
+	}
+	return nil
+}
+
+var submitted = time.Date(2027, 1, 1, 1, 0, 0, 0, time.FixedZone("CET", 3600))
+
+func queued(t ledger.Task) ledger.Record {
+	return ledger.Record{
+		ID: jobID, Handle: "H:g1:42", Server: "g1:4730", Function: t.Function, Unique: t.Unique, Mode: t.Mode, Priority: t.Priority,
+		State: ledger.Queued, SubmittedAt: submitted,
+	}
+}
+
+func completed(t ledger.Task, result []byte) ledger.Record {
+	rec := queued(t)
+	rec.State, rec.Result, rec.Kept, rec.EndedAt = ledger.Completed, result, true, submitted.Add(time.Second)
+	return rec
+}
+
+func ended(state ledger.State, mode ledger.Mode, err *event.Error) ledger.Record {
+	rec := queued(ledger.Task{Function: "echo", Mode: mode})
+	rec.State, rec.Error, rec.EndedAt = state, err, submitted.Add(time.Second)
+	return rec
+}
+
+// returns makes a Submit of f that returns always the same.
+func (f *fake) returns(rec ledger.Record, err error) {
+	f.submit = func(context.Context, ledger.Task) (ledger.Record, error) { return rec, err }
+}
+
+// has makes a Job of f that knows one job.
+func (f *fake) has(rec ledger.Record) {
+	f.job = func(context.Context, string, time.Duration) (ledger.Record, error) { return rec, nil }
+}
+
+// A client calls an API in memory and holds each exchange against the contract.
+type client struct {
+	t *testing.T
+	*fake
+	api *API
+	log bytes.Buffer
+}
+
+func newClient(t *testing.T, o Options) *client {
+	c := &client{t: t, fake: &fake{}}
+	o.Jobs, o.Servers, o.Log = c.fake, c.fake, zerolog.New(&c.log)
+	c.api = New(o)
+	return c
+}
+
+// do sends a request; headers are name and value in turn.
+func (c *client) do(method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	c.t.Helper()
+	return c.send(c.t.Context(), method, target, body, headers...)
+}
+
+func (c *client) send(ctx context.Context, method, target, body string, headers ...string) *httptest.ResponseRecorder {
+	c.t.Helper()
+	req := httptest.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	res := httptest.NewRecorder()
+	c.api.ServeHTTP(res, req)
+	if ctx.Err() == nil {
+		checkContract(c.t, c.api, req, []byte(body), res)
+	}
+	return res
+}
+
+// post submits body and wants status.
+func (c *client) post(status int, body string, headers ...string) *httptest.ResponseRecorder {
+	c.t.Helper()
+	res := c.do(http.MethodPost, "/jobs", body, headers...)
+	if res.Code != status {
+		c.t.Fatalf("POST /jobs %.200s: got %d, want %d: %s", body, res.Code, status, res.Body)
+	}
+	return res
+}
+
+func (c *client) lastTask() ledger.Task {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.tasks) == 0 {
+		c.t.Fatal("nothing was submitted")
+	}
+	return c.tasks[len(c.tasks)-1]
+}
+
+// wantProblem checks the kind of a problem, and where its mistakes are.
+func wantProblem(t *testing.T, res *httptest.ResponseRecorder, k kind, where ...string) {
+	t.Helper()
+	if res.Code != k.status {
+		t.Fatalf("got %d, want %d %s: %s", res.Code, k.status, k.name, res.Body)
+	}
+	var p struct {
+		Type   string
+		Errors []struct{ Pointer, Parameter string }
+	}
+	decode(t, res, &p)
+	if p.Type != problemType+k.name {
+		t.Errorf("type: got %s, want %s", p.Type, k.name)
+	}
+	var got []string
+	for _, e := range p.Errors {
+		got = append(got, e.Pointer+e.Parameter)
+	}
+	if strings.Join(got, " ") != strings.Join(where, " ") {
+		t.Errorf("mistakes: got %q, want %q: %s", got, where, res.Body)
+	}
+}
+
+func decode(t *testing.T, res *httptest.ResponseRecorder, v any) {
+	t.Helper()
+	if err := json.Unmarshal(res.Body.Bytes(), v); err != nil {
+		t.Fatalf("%v: %s", err, res.Body)
+	}
+}

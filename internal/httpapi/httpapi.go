@@ -1,0 +1,166 @@
+// Package httpapi is the HTTP side of the gateway: one route table, and what stands between a request and the ledger:
+// limits, decoding, validation, problems (RFC 9457) and an orderly end. The contract is api/openapi.yaml.
+package httpapi
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/rs/zerolog"
+
+	"gearman-gateway/internal/gearman"
+	"gearman-gateway/internal/ledger"
+)
+
+// Jobs is what this package needs of the ledger. Both methods are called from many goroutines.
+type Jobs interface {
+	// Submit returns when the job server has a background task, or when a sync one ended or its Wait lapsed; the record
+	// then says how far the job is. A ctx that ends first ends the call, not the job. With an error the record may still
+	// have an ID. The workload is Submit's to keep.
+	Submit(ctx context.Context, t ledger.Task) (ledger.Record, error)
+
+	// Job returns what is known of the job that ref, an id or a handle, names; it waits up to wait for the job's end.
+	Job(ctx context.Context, ref string, wait time.Duration) (ledger.Record, error)
+}
+
+// Servers is what this package needs of the job servers. All methods are called from many goroutines.
+type Servers interface {
+	Functions(ctx context.Context) ([]gearman.FunctionInfo, error)
+	Workers(ctx context.Context) ([]gearman.WorkerInfo, error)
+	Servers(ctx context.Context) []gearman.ServerInfo
+
+	// Ping returns nil as soon as any job server answers an ECHO.
+	Ping(ctx context.Context) error
+}
+
+// API is the http.Handler of the gateway. It is safe for concurrent use and starts no goroutine.
+type API struct {
+	o      Options
+	router *chi.Mux
+
+	origin *http.CrossOriginProtection
+	fields *fieldChecker
+
+	inflight budget      // bytes of request bodies
+	waiting  budget      // requests that wait for the end of a job
+	draining atomic.Bool // set once, by Server.Shutdown
+}
+
+// New returns the handler that o describes.
+func New(o Options) *API {
+	o = o.withDefaults()
+	a := &API{
+		o:        o,
+		origin:   http.NewCrossOriginProtection(),
+		fields:   newFieldChecker(o.MaxWait),
+		inflight: budget{limit: o.MaxInflightBytes},
+		waiting:  budget{limit: int64(o.MaxWaiting)},
+	}
+	a.router = a.routes()
+	return a
+}
+
+// ServeHTTP answers one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.ServeHTTP(w, r) }
+
+// routes is the route table, all of it.
+func (a *API) routes() *chi.Mux {
+	r := chi.NewMux()
+	r.Use(a.observe, a.guard)
+	get := func(pattern string, h handler) {
+		r.Get(pattern, a.handle(h))
+		r.Head(pattern, a.handle(h)) // net/http drops the body
+	}
+
+	r.Post("/jobs", a.handle(wantsJSON(a.submit)))
+	get("/jobs/{handle}", wantsJSON(a.job))
+	get("/jobs/{handle}/result", a.result)
+	r.Post("/functions/{function}", a.handle(a.call))
+
+	get("/functions", wantsJSON(a.functions))
+	get("/workers", wantsJSON(a.workers))
+	get("/servers", wantsJSON(a.servers))
+
+	get("/livez", a.livez)
+	get("/readyz", a.readyz)
+	get("/openapi.yaml", a.openapi)
+
+	r.NotFound(a.handle(a.noRoute))
+	r.MethodNotAllowed(a.handle(a.noRoute))
+	return r
+}
+
+// A handler answers a request, or returns the error that says why not. It does not do both.
+type handler func(w *response, r *http.Request) error
+
+// handle turns a handler into net/http's. The writer is the response that observe made.
+func (a *API) handle(h handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := h(w.(*response), r); err != nil {
+			a.fail(w.(*response), r, err)
+		}
+	}
+}
+
+// noRoute answers where the table has no route. chi leaves the Allow header to whoever replaces its own handlers, so the
+// table is asked method by method.
+func (a *API) noRoute(w *response, r *http.Request) error {
+	path := r.URL.EscapedPath()
+	allow := ""
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
+		if a.router.Match(chi.NewRouteContext(), m, path) {
+			allow += m + ", "
+		}
+	}
+	if allow == "" {
+		return notFound.because("There is nothing at this path.")
+	}
+	w.Header().Set("Allow", allow+http.MethodOptions)
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	return methodNotAllowed.because("The Allow header lists the methods of this path.")
+}
+
+// Options says how the API and its Server behave. Jobs and Servers are needed; every other zero value means the default.
+type Options struct {
+	Jobs    Jobs
+	Servers Servers
+	Log     zerolog.Logger // the zero value logs to nowhere: zerolog's zero Logger has no writer
+
+	Hosts []string // names, without port, by which browsers may call besides localhost and IP addresses
+
+	MaxWorkload      int64         // bytes of one workload, decoded; 0 means 64 MiB
+	MaxInflightBytes int64         // of all request bodies that are being handled; beyond it 503; 0 means 512 MiB
+	SyncTimeout      time.Duration // how long a sync job is waited for that names no timeout; 0 means 30 s, and never over MaxWait
+	MaxWait          time.Duration // the longest wait a caller may ask for; 0 means 5 minutes
+	MaxWaiting       int           // requests that wait for a job's end at a time; beyond it 503; 0 means 20,000
+
+	// Of Server alone.
+	ReadHeaderTimeout time.Duration // 0 means 5 s
+	ReadTimeout       time.Duration // of a whole request, headers and body; 0 means 60 s
+	WriteTimeout      time.Duration // of each write of up to 256 KiB, not of a response; 0 means 30 s
+	IdleTimeout       time.Duration // of a kept connection between requests; 0 means 2 minutes
+	MaxHeaderBytes    int           // 0 means 64 KiB
+	DrainDelay        time.Duration // how long Shutdown goes on answering before it closes the listener; 0 means 1 s
+}
+
+func (o Options) withDefaults() Options {
+	o.MaxWorkload = cmp.Or(o.MaxWorkload, 64<<20)
+	o.MaxInflightBytes = cmp.Or(o.MaxInflightBytes, 512<<20)
+	o.MaxWait = cmp.Or(o.MaxWait, 5*time.Minute)
+	o.SyncTimeout = min(cmp.Or(o.SyncTimeout, 30*time.Second), o.MaxWait)
+	o.MaxWaiting = cmp.Or(o.MaxWaiting, 20_000)
+	o.ReadHeaderTimeout = cmp.Or(o.ReadHeaderTimeout, 5*time.Second)
+	o.ReadTimeout = cmp.Or(o.ReadTimeout, 60*time.Second)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 2*time.Minute)
+	o.MaxHeaderBytes = cmp.Or(o.MaxHeaderBytes, 64<<10)
+	o.DrainDelay = cmp.Or(o.DrainDelay, time.Second)
+	return o
+}

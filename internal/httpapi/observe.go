@@ -1,0 +1,90 @@
+package httpapi
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// observe gives each request its id and its response, catches panics, and writes the access log line. The line names the
+// job but has no query, body or header, where workloads and secrets may be.
+func (a *API) observe(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		started := time.Now()
+		w := &response{ResponseWriter: rw, control: http.NewResponseController(rw), api: a, request: r}
+		id := requestID(r)
+
+		h := w.Header()
+		h.Set("X-Request-Id", id)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+
+		defer func() {
+			stack := a.recovered(w, r, recover())
+			a.logAccess(w, r, id, stack, time.Since(started))
+			if stack != nil && w.broken {
+				panic(http.ErrAbortHandler) // so that the client sees a broken response, not a short one
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// recovered answers a request whose handler panicked, and returns the stack; nil if it did not panic.
+func (a *API) recovered(w *response, r *http.Request, v any) (stack []byte) {
+	if v == nil {
+		return nil
+	}
+	stack = debug.Stack()
+	w.broken = w.status != 0
+	a.fail(w, r, fmt.Errorf("panic: %v", v))
+	return stack
+}
+
+func (a *API) logAccess(w *response, r *http.Request, id string, stack []byte, took time.Duration) {
+	level := zerolog.InfoLevel
+	switch {
+	case stack != nil || w.status == http.StatusInternalServerError:
+		level = zerolog.ErrorLevel
+	case probes[r.Pattern] && w.status == http.StatusOK:
+		level = zerolog.DebugLevel
+	}
+	e := a.o.Log.WithLevel(level).Str("method", r.Method).Str("route", r.Pattern).Str("path", r.URL.Path).Int("status", w.status).
+		Int64("bytes", w.written).Dur("duration_ms", took).Str("request_id", id).Str("remote", r.RemoteAddr)
+	if w.job != "" {
+		e = e.Str("job", w.job)
+	}
+	if w.err != nil {
+		e = e.AnErr("error", w.err)
+	}
+	if stack != nil {
+		e = e.Bytes("stack", stack)
+	}
+	e.Msg("request")
+}
+
+// probes are called every few seconds by machines.
+var probes = map[string]bool{"/livez": true, "/readyz": true}
+
+// requestID returns the caller's id for the request if it can stand in a log and a header, and a new one otherwise.
+func requestID(r *http.Request) string {
+	id := r.Header.Get("X-Request-Id")
+	if id == "" || len(id) > 64 {
+		return newRequestID()
+	}
+	for i := range len(id) {
+		switch c := id[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return newRequestID()
+		}
+	}
+	return id
+}
+
+// newRequestID is 64 random bits: enough to find a line in a log, and no secret.
+func newRequestID() string { return fmt.Sprintf("%016x", rand.Uint64()) }

@@ -1,0 +1,191 @@
+package httpapi
+
+import (
+	"math"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"gearman-gateway/internal/event"
+	"gearman-gateway/internal/gearman"
+	"gearman-gateway/internal/ledger"
+)
+
+// The notes of a job's resource: what its state leaves open.
+const (
+	noteUnknown = "No job server knows this job any more and nobody reported its end: it may have completed or not."
+	noteExpired = "The job completed; its result was kept for a time, which is over."
+	noteNoWord  = "The job completed, but its result was not told to the gateway or is no longer kept."
+)
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
+
+// writeJob answers with the job's resource.
+func (a *API) writeJob(w *response, status int, rec ledger.Record) error {
+	buf := buffers.Get().(*[]byte)
+	*buf = appendJob((*buf)[:0], rec)
+	w.write(status, "application/json", *buf)
+	if cap(*buf) <= 64<<10 { // one large result must not stay in memory
+		buffers.Put(buf)
+	}
+	return nil
+}
+
+// appendJob appends the job's resource. It is written by hand because an encoder would lay out and check again the JSON that
+// a worker sent, and refuse its duplicate keys.
+func appendJob(b []byte, rec ledger.Record) []byte {
+	b = append(b, `{"id":`...)
+	b = appendKnown(b, rec.ID)
+	b = append(b, `,"handle":`...)
+	b = appendKnown(b, rec.Handle)
+	b = append(b, `,"server":`...)
+	b = appendKnown(b, rec.Server)
+	b = append(b, `,"function":`...)
+	b = appendKnown(b, rec.Function)
+	b = append(b, `,"mode":`...)
+	b = appendKnown(b, string(rec.Mode))
+	b = append(b, `,"priority":`...)
+	if rec.Mode == "" { // a stranger's job: its priority is as unknown as its mode
+		b = append(b, "null"...)
+	} else {
+		b = appendString(b, rec.Priority.String())
+	}
+	b = append(b, `,"unique":`...)
+	b = appendKnown(b, rec.Unique)
+	b = append(b, `,"state":`...)
+	b = appendString(b, string(rec.State))
+
+	b = append(b, `,"gearman":`...)
+	b = appendGearman(b, rec)
+	b = append(b, `,"progress":`...)
+	b = appendProgress(b, rec.Progress)
+
+	if rec.State == ledger.Completed && rec.Kept {
+		value, encoding := event.EncodePayload(rec.Result)
+		b = append(b, `,"result":`...)
+		b = append(b, value...)
+		b = append(b, `,"result_encoding":"`...)
+		b = append(b, encoding...)
+		b = append(b, '"')
+	} else {
+		b = append(b, `,"result":null,"result_encoding":null`...)
+	}
+	b = append(b, `,"error":`...)
+	b = appendError(b, rec.Error)
+	b = append(b, `,"warnings":[`...)
+	for i, warning := range rec.Warnings {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendWarning(b, warning)
+	}
+
+	b = append(b, `],"submitted_at":`...)
+	b = appendTime(b, rec.SubmittedAt)
+	b = append(b, `,"started_at":`...)
+	b = appendTime(b, rec.StartedAt)
+	b = append(b, `,"ended_at":`...)
+	b = appendTime(b, rec.EndedAt)
+	if n := note(rec); n != "" {
+		b = append(b, `,"note":`...)
+		b = appendString(b, n)
+	}
+	self := selfLink(rec)
+	b = append(b, `,"links":{"self":`...)
+	b = appendString(b, self)
+	b = append(b, `,"result":`...)
+	b = appendString(b, self+"/result")
+	return append(b, "}}\n"...)
+}
+
+// selfLink is the path of the job: by its id, because handles start over when a job server restarts.
+func selfLink(rec ledger.Record) string {
+	if rec.ID != "" {
+		return "/jobs/" + rec.ID
+	}
+	return "/jobs/" + url.PathEscape(rec.Handle)
+}
+
+func note(rec ledger.Record) string {
+	switch {
+	case rec.State == ledger.Unknown:
+		return noteUnknown
+	case rec.State != ledger.Completed || rec.Kept:
+		return ""
+	case rec.Mode == ledger.Sync:
+		return noteExpired
+	}
+	return noteNoWord
+}
+
+// appendKnown appends s, and null where there is none.
+func appendKnown(b []byte, s string) []byte {
+	if s == "" {
+		return append(b, "null"...)
+	}
+	return appendString(b, s)
+}
+
+// appendGearman appends what the job server says. Of a job that ended it says nothing, and need not be asked.
+func appendGearman(b []byte, rec ledger.Record) []byte {
+	status := rec.Gearman
+	if status == nil {
+		if !rec.State.Ended() {
+			return append(b, "null"...)
+		}
+		status = &gearman.JobStatus{}
+	}
+	b = append(b, `{"known":`...)
+	b = strconv.AppendBool(b, status.Known)
+	b = append(b, `,"running":`...)
+	b = strconv.AppendBool(b, status.Running)
+	b = append(b, `,"completed":`...)
+	b = strconv.AppendBool(b, !status.Known && !status.Running)
+	return append(b, '}')
+}
+
+// appendProgress appends null for what JSON cannot say: the numbers are a worker's text, which may be "nan".
+func appendProgress(b []byte, p *event.Progress) []byte {
+	if p == nil || notFinite(p.Numerator) || notFinite(p.Denominator) {
+		return append(b, "null"...)
+	}
+	b = append(b, `{"numerator":`...)
+	b = jsontext.AppendFloat(b, p.Numerator, 64)
+	b = append(b, `,"denominator":`...)
+	b = jsontext.AppendFloat(b, p.Denominator, 64)
+	return append(b, '}')
+}
+
+func notFinite(f float64) bool { return math.IsNaN(f) || math.IsInf(f, 0) }
+
+func appendError(b []byte, e *event.Error) []byte {
+	if e == nil {
+		return append(b, "null"...)
+	}
+	b = append(b, `{"kind":`...)
+	b = appendString(b, e.Kind)
+	b = append(b, `,"message":`...)
+	b = appendString(b, e.Message)
+	return append(b, '}')
+}
+
+func appendWarning(b []byte, warning []byte) []byte {
+	value, encoding := event.EncodePayload(warning)
+	b = append(b, `{"value":`...)
+	b = append(b, value...)
+	b = append(b, `,"encoding":"`...)
+	b = append(b, encoding...)
+	return append(b, `"}`...)
+}
+
+func appendTime(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return append(b, "null"...)
+	}
+	b = append(b, '"')
+	b = t.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
+	return append(b, '"')
+}

@@ -1,0 +1,70 @@
+package httpapi
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// maxWrite is how much of a response one write deadline covers. A slow client of a large result is cut off
+// when it stops reading, not because the whole takes long.
+const maxWrite = 256 << 10
+
+// response is a ResponseWriter that gives every write its own deadline and remembers what the access log wants.
+type response struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	api     *API
+	request *http.Request
+
+	status  int // 0 until the header is written
+	written int64
+	job     string // the id of the job it is about
+	err     error  // what went wrong, if anything
+	broken  bool   // the handler panicked half way through
+}
+
+// Unwrap is for http.ResponseController.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *response) WriteHeader(status int) {
+	// net/http accepts some requests that have both Content-Length and Transfer-Encoding, and a proxy in front may have
+	// taken the other one for true. What follows such a request on its connection is not to be trusted.
+	if w.request.TransferEncoding != nil || w.api.draining.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	w.status = status
+	w.extend()
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *response) Write(p []byte) (n int, err error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	for n < len(p) && err == nil {
+		var m int
+		w.extend()
+		m, err = w.ResponseWriter.Write(p[n:min(n+maxWrite, len(p))])
+		n += m
+	}
+	w.written += int64(n)
+	return n, err
+}
+
+// extend moves the write deadline. The old one may be that of an earlier request on the connection: without a
+// Server.WriteTimeout net/http never resets it.
+func (w *response) extend() {
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.api.o.WriteTimeout)) // not supported by a recorder in tests
+}
+
+// write sends a whole response. Nobody can be told of its error, so it is for the log.
+func (w *response) write(status int, contentType string, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	if _, err := w.Write(body); err != nil && w.err == nil {
+		w.err = err
+	}
+}

@@ -188,6 +188,10 @@ func (c *Client) call(ctx context.Context, pending *call, t wire.Type, args ...[
 	if err != nil {
 		return reply{}, err
 	}
+	return s.call(ctx, pending, t, args...)
+}
+
+func (s *session) call(ctx context.Context, pending *call, t wire.Type, args ...[]byte) (reply, error) {
 	if err := s.begin(pending, t, args...); err != nil {
 		return reply{}, err
 	}
@@ -203,13 +207,20 @@ func (c *Client) call(ctx context.Context, pending *call, t wire.Type, args ...[
 	return r, r.err
 }
 
-// Status asks for a job by its handle, which names a job only for one life of the job server: the caller sees to it that
-// handle and connection belong together.
-func (c *Client) Status(ctx context.Context, handle string) (JobStatus, error) {
-	if err := CheckHandle(handle); err != nil {
+// Status asks for a job by its handle. A handle names a job only for one life of the job server: where j has a Generation that is
+// not the connection's the error is ErrStale. Generation 0 asks whatever connection there is.
+func (c *Client) Status(ctx context.Context, j Job) (JobStatus, error) {
+	if err := CheckHandle(j.Handle); err != nil {
 		return JobStatus{}, err
 	}
-	r, err := c.call(ctx, &call{want: wire.StatusRes}, wire.GetStatus, []byte(handle))
+	s, err := c.current()
+	if err != nil {
+		return JobStatus{}, err
+	}
+	if j.Generation != 0 && j.Generation != s.generation {
+		return JobStatus{}, fmt.Errorf("job server %s: %w", c.o.Addr, ErrStale)
+	}
+	r, err := s.call(ctx, &call{want: wire.StatusRes}, wire.GetStatus, []byte(j.Handle))
 	if err != nil {
 		return JobStatus{}, err
 	}

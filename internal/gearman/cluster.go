@@ -167,8 +167,10 @@ func (c *Cluster) Status(ctx context.Context, job Job, unique string) (JobStatus
 	if m == nil {
 		return JobStatus{}, fmt.Errorf("job server %s: %w: not one of this cluster", job.Server, ErrUnavailable)
 	}
-	if job.Handle != "" && m.Generation() == job.Generation {
-		return m.Status(ctx, job.Handle)
+	if job.Handle != "" && job.Generation != 0 {
+		if status, err := m.Status(ctx, job); !errors.Is(err, ErrStale) {
+			return status, err
+		}
 	}
 	return m.StatusUnique(ctx, unique)
 }
@@ -196,7 +198,7 @@ func (c *Cluster) member(addr string) *member {
 func (c *Cluster) Find(ctx context.Context, handle string) (job Job, status JobStatus, found bool, err error) {
 	answers := make([]JobStatus, len(c.members))
 	errs := c.each(func(i int, m *member) (err error) {
-		answers[i], err = m.Status(ctx, handle)
+		answers[i], err = m.Status(ctx, Job{Handle: handle})
 		return err
 	})
 	for i, a := range answers {

@@ -236,7 +236,7 @@ func TestStatus(t *testing.T) {
 		}
 		check := func(want gearman.JobStatus) {
 			t.Helper()
-			byHandle, err1 := c.Status(ctx, job.Handle)
+			byHandle, err1 := c.Status(ctx, job)
 			byUnique, err2 := c.StatusUnique(ctx, "u-1")
 			if err1 != nil || err2 != nil || byHandle != want || byUnique != want {
 				t.Errorf("status by handle %+v (%v), by unique %+v (%v), want %+v", byHandle, err1, byUnique, err2, want)
@@ -252,7 +252,7 @@ func TestStatus(t *testing.T) {
 		})
 		<-running
 		poll(t, "the progress to be seen", func() bool {
-			s, err := c.Status(ctx, job.Handle)
+			s, err := c.Status(ctx, job)
 			return err == nil && s.Denominator == 14
 		})
 		check(gearman.JobStatus{Known: true, Running: true, Numerator: 3, Denominator: 14})
@@ -377,7 +377,7 @@ func TestNamesThatWouldHarmAreRefusedBeforeTheyAreSent(t *testing.T) {
 			t.Errorf("Submit(%q, %q): %v, want a NameError", task.Function, task.Unique, err)
 		}
 	}
-	if _, err := c.Status(testContext(t), strings.Repeat("h", 64)); !errors.As(err, new(*gearman.NameError)) {
+	if _, err := c.Status(testContext(t), gearman.Job{Handle: strings.Repeat("h", 64)}); !errors.As(err, new(*gearman.NameError)) {
 		t.Errorf("a handle of 64 bytes, to which gearmand never replies: %v", err)
 	}
 }

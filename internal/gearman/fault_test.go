@@ -202,7 +202,7 @@ func TestALostConnectionIsToldToEveryWaiterAtOnce(t *testing.T) {
 	server.expect(wire.SubmitJob)
 	status := make(chan error, 1)
 	go func() {
-		_, err := c.Status(testContext(t), "H:x:1")
+		_, err := c.Status(testContext(t), gearman.Job{Handle: "H:x:1"})
 		status <- err
 	}()
 	server.expect(wire.GetStatus)

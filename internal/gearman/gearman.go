@@ -103,6 +103,8 @@ var (
 	ErrOutcomeUnknown = errors.New("outcome unknown")
 	// ErrUnavailable: no connection to a job server.
 	ErrUnavailable = errors.New("job server not reachable")
+	// ErrStale: the connection that a handle came over is gone, and the handle may name another job by now.
+	ErrStale = errors.New("the handle is of an earlier connection")
 	// ErrBusy: so much waits to be answered by the job server that no more is taken.
 	ErrBusy = errors.New("too many requests waiting for the job server")
 	// ErrClosed: Close was called.

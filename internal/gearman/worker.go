@@ -135,7 +135,12 @@ func (w *Worker) connect(ctx context.Context) (*workerSession, error) {
 		noop:   make(chan struct{}, 1),
 		echoed: make(chan struct{}, 1),
 	}
-	if err := s.greet(); err != nil {
+	unwatch := context.AfterFunc(ctx, func() { s.fail(ErrClosed) })
+	err = s.greet()
+	if !unwatch() {
+		err = ErrClosed
+	}
+	if err != nil {
 		err = s.fail(err)
 		s.wait()
 		return nil, err

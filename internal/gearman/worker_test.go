@@ -78,7 +78,7 @@ func TestAStoppedWorkerFinishesItsJobsAndTakesNoMore(t *testing.T) {
 		if got := u.next(t); got.Kind != gearman.Completed || string(got.Payload) != "done" {
 			t.Errorf("the job that ran at the stop: %+v", got)
 		}
-		if s, err := c.Status(testContext(t), second.Handle); err != nil || !s.Known || s.Running {
+		if s, err := c.Status(testContext(t), second); err != nil || !s.Known || s.Running {
 			t.Errorf("the job behind it is %+v (%v), want it queued", s, err)
 		}
 	})

@@ -205,7 +205,7 @@ func TestSleepEndsWhenThePoolStops(t *testing.T) {
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	for late := time.After(deadline); ; {
-		if s, err := c.Status(t.Context(), handle); err != nil {
+		if s, err := c.Status(t.Context(), gearman.Job{Handle: handle}); err != nil {
 			t.Fatal(err)
 		} else if s.Running {
 			break

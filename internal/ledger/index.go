@@ -12,21 +12,22 @@ import (
 // change.
 type job struct {
 	Record
-	wire       string          // the unique on the wire
-	generation uint64          // of the connection that submitted it
-	seq        uint64          // of its last event
-	submitted  bool            // job.submitted was told
-	ours       int             // runs of it by our own pool, which tells more than the packets of the job server do
-	spilled    bool            // its result is too large to keep
-	bytes      int64           // of Result and Warnings
-	waiters    int             // who need its result yet
-	unheard    *gearman.Update // how the job server said that it ended, while our own pool ran it
-	refused    error           // it was withdrawn, and why
-	merged     *job            // the job server coalesced it with this one
-	done       chan struct{}   // closed when it has ended or was withdrawn
-	at         *list.Element   // in ended or background, if it is in either
-	kept       *list.Element   // in results, if it is there
-	gone       bool            // forgotten
+	wire       string              // the unique on the wire
+	generation uint64              // of the connection that submitted it
+	seq        uint64              // of its last event
+	submitted  bool                // job.submitted was told
+	ours       int                 // runs of it by our own pool, which tells more than the packets of the job server do
+	spilled    bool                // its result is too large to keep
+	bytes      int64               // of Result and Warnings
+	waiters    int                 // who need its result yet
+	run        *gearman.Assignment // the latest of them, if it has not ended: its data and its end count
+	unheard    *gearman.Update     // how the job server said that it ended, while our own pool ran it
+	refused    error               // it was withdrawn, and why
+	merged     *job                // the job server coalesced it with this one
+	done       chan struct{}       // closed when it has ended or was withdrawn
+	at         *list.Element       // in ended or background, if it is in either
+	kept       *list.Element       // in results, if it is there
+	gone       bool                // forgotten
 }
 
 func (j *job) live() bool { return !j.gone && !j.State.Ended() }

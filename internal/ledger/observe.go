@@ -21,7 +21,7 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 	}
 	about := d // what an event of the function says: the result is told by the job's
 	about.Result = nil
-	live := j.live() && j.ID != "" // a foreign client's job has no record
+	live := j.live() && j.ID != "" && (j.run == a || j.run == nil) // a foreign client's job has no record
 	switch t {
 	case event.FunctionBeforeExecute:
 		if live {
@@ -61,6 +61,9 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 func (l *Ledger) leave(a *gearman.Assignment, j *job) {
 	delete(l.runs, a)
 	j.ours--
+	if j.run == a {
+		j.run = nil
+	}
 }
 
 // handedBack leaves a job to what the job server says of it, or has said meanwhile.
@@ -80,7 +83,9 @@ func (l *Ledger) begin(a *gearman.Assignment) {
 			l.place(j, gearman.Job{Server: a.Server, Handle: a.Handle, Generation: j.generation})
 		}
 	}
+	l.drop(j) // what an earlier run has sent
 	j.ours++
+	j.run = a
 	l.runs[a] = j
 }
 

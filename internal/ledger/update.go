@@ -13,6 +13,9 @@ import (
 func (l *Ledger) update(j *job, u gearman.Update) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if u.Kind == gearman.Lost && j.generation == 0 { // our pool has told the handle, and JOB_CREATED will not come any more
+		j.generation = u.Job.Generation
+	}
 	switch {
 	case j.gone:
 	case u.Kind == gearman.Created:
@@ -38,8 +41,22 @@ func (l *Ledger) created(j *job, where gearman.Job) {
 			}
 		}
 		l.place(j, where)
+		l.supersede(j)
 	}
 	l.submitted(j)
+}
+
+// supersede ends the records of background jobs that must be over, since the job server did not coalesce the new one with them:
+// else those of a unique that is used again and again would be live for ever.
+func (l *Ledger) supersede(j *job) {
+	if j.Mode != Background {
+		return
+	}
+	for _, old := range l.byWire[key{j.Function, j.wire}] {
+		if old.Handle != "" && old.Handle != j.Handle && old.Server == j.Server && old.generation == j.generation && old.ours == 0 {
+			l.end(old, Unknown, "", nil)
+		}
+	}
 }
 
 func (j *job) coalesced(with *job, where gearman.Job) bool {

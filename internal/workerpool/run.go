@@ -24,9 +24,20 @@ func (p *Pool) run(a *gearman.Assignment) {
 	}
 	begin := time.Now()
 	observe(event.FunctionBeforeExecute, event.Data{})
-	result, err := p.execute(&Job{
+	var result []byte
+	err := errExited // stays so when the handler leaves by runtime.Goexit, which only deferred calls outlive
+	defer func() { p.finish(a, observe, begin, result, err) }()
+	result, err = p.execute(&Job{
 		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload, a: a, observe: observe,
 	})
+}
+
+var errExited = errors.New("the handler ended its goroutine")
+
+// finish tells the observer, and then the job server, how a run has ended.
+func (p *Pool) finish(
+	a *gearman.Assignment, observe func(event.Type, event.Data), begin time.Time, result []byte, err error,
+) {
 	took := float64(time.Since(begin).Microseconds()) / 1000
 
 	if err == nil {
@@ -37,7 +48,7 @@ func (p *Pool) run(a *gearman.Assignment) {
 	}
 	failure := describe(err)
 	d := event.Data{DurationMS: took, Error: failure}
-	if errors.Is(err, ErrStopped) && p.jobs.Err() != nil { // not the job's fault: closing the connection gives it to another worker
+	if p.jobs.Err() != nil && !errors.Is(err, ErrFailed) { // most likely not the job's fault: closing the connection gives it to another worker
 		d.Reason = event.HandedBack
 		observe(event.FunctionOnFailure, d)
 		return

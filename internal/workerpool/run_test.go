@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -32,6 +33,8 @@ func TestEachWayThatAHandlerEndsReachesTheClient(t *testing.T) {
 				return nil, fmt.Errorf("asking the other side: %w", context.DeadlineExceeded)
 			case "panic":
 				panic(errors.New("index out of range"))
+			case "goexit":
+				runtime.Goexit() // as testing.T.FailNow does
 			case "nothing":
 				return nil, nil
 			}
@@ -60,6 +63,11 @@ func TestEachWayThatAHandlerEndsReachesTheClient(t *testing.T) {
 			&event.Error{Kind: "panic", Message: "panic: index out of range"},
 		},
 		{"f", "after a panic", gearman.Completed, "did after a panic", nil},
+		{
+			"f", "goexit", gearman.Exception, "the handler ended its goroutine",
+			&event.Error{Kind: "exception", Message: "the handler ended its goroutine"},
+		},
+		{"f", "after a goexit", gearman.Completed, "did after a goexit", nil},
 	} {
 		got := call(t, c, test.function, test.workload)
 		if got.Kind != test.kind || string(got.Payload) != test.payload {

@@ -67,6 +67,8 @@ func TestBrowsers(t *testing.T) {
 		{"rebound name", "POST", "evil.example:8080", []string{"Sec-Fetch-Site", "same-origin"}, 403},
 		{"rebound name, old browser", "POST", "evil.example", []string{"Origin", "http://evil.example"}, 403},
 		{"rebound name, reading", "GET", "evil.example", []string{"Sec-Fetch-Site", "same-origin"}, 403},
+		{"rebound name, reading over plain HTTP", "GET", "evil.example", []string{"User-Agent", "Mozilla/5.0 (X11; Linux x86_64)"}, 403},
+		{"a program by a name", "GET", "gateway:8080", []string{"User-Agent", "curl/8.5.0"}, 200},
 		{"listed name", "POST", "Gateway.Example.:8080", []string{"Sec-Fetch-Site", "same-origin"}, 202},
 		{"cross-site link", "GET", "localhost", []string{"Sec-Fetch-Site", "cross-site"}, 200},
 	} {

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,10 +31,12 @@ type Config struct {
 	Gearman              []Address     `yaml:"gearman"`               // job servers; none: an embedded one
 	GearmanTLS           GearmanTLS    `yaml:"gearman_tls"`
 	Jobserver            Jobserver     `yaml:"jobserver"`
+	Data                 string        `yaml:"data"`         // directory of the durable records; "": memory only
 	SyncTimeout          Duration      `yaml:"sync_timeout"` // how long a sync job is waited for when the caller does not say
 	MaxWait              Duration      `yaml:"max_wait"`     // the longest wait that a caller may ask for
 	MaxWorkload          Size          `yaml:"max_workload"`
 	ResultTTL            Duration      `yaml:"result_ttl"` // how long results are kept
+	Retention            Duration      `yaml:"retention"`  // how long Data keeps the record of a job that has ended
 	Drain                Duration      `yaml:"drain"`      // at the end, how long requests, jobs and deliveries under way have to finish
 	Sinks                []Sink        `yaml:"sinks"`
 	Webhooks             Webhooks      `yaml:"webhooks"`
@@ -70,6 +73,17 @@ type Sink struct {
 	Events event.Patterns `yaml:"events"` // types, or prefixes such as job.*; none: all but those that come without bound
 }
 
+func (s Sink) name() string {
+	if s.Name != "" {
+		return s.Name
+	}
+	u, err := url.Parse(string(s.URL))
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
 // Webhooks is the policy for all sinks.
 type Webhooks struct {
 	Schedule []Duration `yaml:"schedule"` // the delay before each attempt
@@ -92,6 +106,7 @@ func DefaultConfig() Config {
 		MaxWait:     Duration(5 * time.Minute),
 		MaxWorkload: 64 << 20,
 		ResultTTL:   Duration(24 * time.Hour),
+		Retention:   Duration(7 * 24 * time.Hour),
 		Drain:       Duration(20 * time.Second),
 		Webhooks: Webhooks{
 			Schedule: []Duration{
@@ -117,6 +132,9 @@ func (c *Config) ReadFile(name string) error {
 	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) { // an empty file sets nothing
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: there is a second document in it, which nothing would read", name)
+	}
 	return nil
 }
 
@@ -130,8 +148,17 @@ func (c *Config) Check() error {
 		wrong("listen", "%s can be reached from other machines and there is no access control; "+
 			"say --allow-unauthenticated (allow_unauthenticated: true) if that is meant", c.Listen)
 	}
+	if len(c.Gearman) == 0 && !c.AllowUnauthenticated && !c.Jobserver.Listen.loopback() {
+		wrong("jobserver.listen", "%s can be reached from other machines and Gearman has no access control; "+
+			"say --allow-unauthenticated (allow_unauthenticated: true) if that is meant", c.Jobserver.Listen)
+	}
+	for i, a := range c.Gearman {
+		if slices.Contains(c.Gearman[:i], a) {
+			wrong("gearman", "%s is given twice", a)
+		}
+	}
 	for key, d := range map[string]Duration{
-		"sync_timeout": c.SyncTimeout, "max_wait": c.MaxWait, "result_ttl": c.ResultTTL, "webhooks.timeout": c.Webhooks.Timeout,
+		"sync_timeout": c.SyncTimeout, "max_wait": c.MaxWait, "result_ttl": c.ResultTTL, "retention": c.Retention, "webhooks.timeout": c.Webhooks.Timeout,
 	} {
 		if d <= 0 {
 			wrong(key, "%v is not more than zero", d)
@@ -155,6 +182,9 @@ func (c *Config) Check() error {
 	for i, s := range c.Sinks {
 		if s.URL == "" {
 			wrong(fmt.Sprintf("sinks[%d].url", i), "is missing")
+		}
+		if slices.ContainsFunc(c.Sinks[:i], func(other Sink) bool { return other.name() == s.name() }) {
+			wrong(fmt.Sprintf("sinks[%d].name", i), "%q is the name of another sink; without a name it is the host of the URL", s.name())
 		}
 		if err := s.Events.Check(); err != nil {
 			wrong(fmt.Sprintf("sinks[%d].events", i), "%v", err)

@@ -12,12 +12,12 @@ import (
 	"syscall"
 	"time"
 
-	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/handler"
 	"gearman-gateway/internal/httpapi"
 	"gearman-gateway/internal/jobserver"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/store"
 	"gearman-gateway/internal/webhook"
 	"gearman-gateway/internal/workerpool"
 )
@@ -38,6 +38,8 @@ type Gateway struct {
 	c       Config
 	tls     *tls.Config
 	events  *webhook.Sender
+	db      *store.DB // nil where nothing is durable
+	records *ledger.Ledger
 	engine  *jobserver.Server // nil where the configuration names job servers
 	cluster *gearman.Cluster
 	pool    *workerpool.Pool // nil where there is nothing to run
@@ -79,22 +81,41 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 	if g.cluster, err = gearman.NewCluster(servers); err != nil {
 		return err
 	}
-	records := ledger.New(ledger.Options{
-		Servers: g.cluster, Store: inMemory{g.events}, Log: g.c.Log, ResultTTL: time.Duration(g.c.ResultTTL),
-	})
-	if err = g.startPool(servers, records); err != nil {
+	if err = g.openRecords(ctx); err != nil {
+		return err
+	}
+	if err = g.startPool(servers); err != nil {
 		return err
 	}
 	first, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_ = g.cluster.WaitConnected(first) // the cluster's log says what is wrong
-	return g.serve(records)
+	return g.serve()
 }
 
-// inMemory keeps nothing: records live in the ledger alone, and events go to the sinks as they happen.
-type inMemory struct{ event.Sink }
-
-func (s inMemory) Apply(_ ledger.Change, events ...event.Event) { s.Publish(events...) }
+// openRecords makes the ledger, and takes up what an earlier life of the gateway has left in the data directory.
+func (g *Gateway) openRecords(ctx context.Context) (err error) {
+	o := ledger.Options{
+		Servers: g.cluster, Events: g.events, Log: g.c.Log, ResultTTL: time.Duration(g.c.ResultTTL),
+		CancelRun: func(a *gearman.Assignment) {
+			if g.pool != nil {
+				g.pool.Cancel(a)
+			}
+		},
+	}
+	if g.c.Data != "" {
+		g.db, err = store.Open(ctx, store.Options{
+			Dir: g.c.Data, Events: g.events, Log: g.c.Log,
+			ResultTTL: time.Duration(g.c.ResultTTL), Retention: time.Duration(g.c.Retention),
+		})
+		if err != nil {
+			return fmt.Errorf("data: %w", err)
+		}
+		o.Store = g.db
+	}
+	g.records = ledger.New(o)
+	return g.records.Start(ctx)
+}
 
 // jobServers starts the embedded job server where no other is configured, and returns how to reach what there is.
 func (g *Gateway) jobServers() ([]gearman.Options, error) {
@@ -123,7 +144,7 @@ func (g *Gateway) jobServers() ([]gearman.Options, error) {
 // maxPacket has room for a workload and its names.
 func (c *Config) maxPacket() int { return int(c.MaxWorkload) + 64<<10 }
 
-func (g *Gateway) startPool(servers []gearman.Options, records *ledger.Ledger) error {
+func (g *Gateway) startPool(servers []gearman.Options) error {
 	handlers := map[string]Handler{}
 	if builtin := g.c.Workers.Builtin; builtin != nil && *builtin || builtin == nil && g.engine != nil {
 		maps.Copy(handlers, handler.Builtin())
@@ -135,7 +156,7 @@ func (g *Gateway) startPool(servers []gearman.Options, records *ledger.Ledger) e
 	}
 	pool, err := workerpool.New(workerpool.Options{
 		Servers: servers, Handlers: handlers, Concurrency: g.c.Workers.Concurrency, Grace: time.Duration(g.c.Workers.Grace),
-		Observer: records, Events: g.events, Log: g.c.Log,
+		Observer: g.records, Events: g.events, Log: g.c.Log,
 	})
 	if err != nil {
 		return err
@@ -145,12 +166,12 @@ func (g *Gateway) startPool(servers []gearman.Options, records *ledger.Ledger) e
 	return nil
 }
 
-func (g *Gateway) serve(records *ledger.Ledger) (err error) {
+func (g *Gateway) serve() (err error) {
 	if g.ln, err = net.Listen("tcp", string(g.c.Listen)); err != nil {
 		return portTaken(err, "listen", "--listen")
 	}
 	g.server = httpapi.NewServer(httpapi.Options{
-		Jobs: records, Servers: g.cluster, Log: g.c.Log, Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
+		Jobs: g.records, Servers: g.cluster, Log: g.c.Log, Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
 		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),
 	})
 	go func() {
@@ -180,9 +201,10 @@ func (g *Gateway) Failed() <-chan error { return g.failed }
 //
 //  1. HTTP: no new requests; those under way are answered, which needs everything below;
 //  2. the worker pool: no new jobs; those that run end and their results reach the job server;
-//  3. the connections to the job servers, when no job is open any more;
+//  3. the ledger submits no more, then the connections to the job servers;
 //  4. the embedded job server, with what is still queued in it;
-//  5. the webhooks, because all of the above cause events.
+//  5. the data directory, when all that was told of jobs is stored;
+//  6. the webhooks, because all of the above cause events.
 //
 // When ctx ends what is left is cut short, in the same order. Stop returns when every goroutine has ended, and the error says
 // what was cut.
@@ -198,17 +220,36 @@ func (g *Gateway) Stop(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("worker pool: %w", err))
 		}
 	}
+	if g.records != nil {
+		g.records.Stop()
+	}
 	if g.cluster != nil {
-		g.cluster.Close(ctx)
+		now, cancel := context.WithCancel(ctx)
+		cancel() // nobody waits any more, and tracked jobs are taken up again at the next start
+		g.cluster.Close(now)
 	}
 	if g.engine != nil {
 		g.engine.Stop()
 	}
+	if g.db != nil {
+		if err := g.db.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("data: %w", err))
+		}
+	}
 	if g.events != nil {
-		g.events.Stop(ctx)
+		// Also when ctx has ended, the last events get a moment: they tell how the others ended.
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastEvents)
+		defer cancel()
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) > lastEvents {
+			last = ctx
+		}
+		g.events.Stop(last)
 	}
 	return errors.Join(errs...)
 }
+
+// lastEvents is how long the webhooks may take for what is due at the end, at least.
+const lastEvents = 2 * time.Second
 
 func (c *Config) webhookOptions() webhook.Options {
 	o := webhook.Options{Log: c.Log}

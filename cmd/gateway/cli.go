@@ -42,10 +42,12 @@ type settings struct {
 	GearmanTLSKey        *string           `name:"gearman-tls-key" help:"Key of the client certificate (PEM)." env:"GATEWAY_GEARMAN_TLS_KEY" placeholder:"FILE"`
 	GearmanTLSServerName *string           `name:"gearman-tls-server-name" help:"Name in the job servers' certificates." env:"GATEWAY_GEARMAN_TLS_SERVER_NAME" placeholder:"NAME"`
 	JobserverListen      *gateway.Address  `help:"Where the embedded job server listens (127.0.0.1:4730)." env:"GATEWAY_JOBSERVER_LISTEN" placeholder:"HOST:PORT"`
+	Data                 *string           `help:"Directory of the durable records; without one they are in memory only." env:"GATEWAY_DATA" placeholder:"DIR"`
 	SyncTimeout          *gateway.Duration `help:"Default wait of a sync job (30s)." env:"GATEWAY_SYNC_TIMEOUT" placeholder:"DURATION"`
 	MaxWait              *gateway.Duration `help:"Longest wait that a caller may ask for (5m)." env:"GATEWAY_MAX_WAIT" placeholder:"DURATION"`
 	MaxWorkload          *gateway.Size     `help:"Largest workload (64MiB)." env:"GATEWAY_MAX_WORKLOAD" placeholder:"SIZE"`
 	ResultTTL            *gateway.Duration `name:"result-ttl" help:"How long results are kept (24h)." env:"GATEWAY_RESULT_TTL" placeholder:"DURATION"`
+	Retention            *gateway.Duration `help:"How long --data keeps the record of a job that has ended (168h)." env:"GATEWAY_RETENTION" placeholder:"DURATION"`
 	Drain                *gateway.Duration `help:"How long work under way may take at the end (20s)." env:"GATEWAY_DRAIN" placeholder:"DURATION"`
 	SinkURL              *string           `name:"sink-url" help:"Webhook sink, in place of the file's." env:"GATEWAY_SINK_URL" placeholder:"URL"`
 	SinkSecret           *string           `help:"Secret of --sink-url." env:"GATEWAY_SINK_SECRET" placeholder:"whsec_…"`
@@ -96,15 +98,20 @@ func (c *settings) config() (gateway.Config, error) {
 	set(&g.GearmanTLS.Key, c.GearmanTLSKey)
 	set(&g.GearmanTLS.ServerName, c.GearmanTLSServerName)
 	set(&g.Jobserver.Listen, c.JobserverListen)
+	set(&g.Data, c.Data)
 	set(&g.SyncTimeout, c.SyncTimeout)
 	set(&g.MaxWait, c.MaxWait)
 	set(&g.MaxWorkload, c.MaxWorkload)
 	set(&g.ResultTTL, c.ResultTTL)
+	set(&g.Retention, c.Retention)
 	set(&g.Drain, c.Drain)
 	set(&g.Workers.Concurrency, c.Concurrency)
 	set(&g.LogLevel, c.LogLevel)
 	if len(c.Hosts) > 0 {
 		g.Hosts = c.Hosts
+	}
+	if v, set := os.LookupEnv("GATEWAY_GEARMAN"); set && v == "" && len(c.Gearman) == 0 {
+		return g, usageError{errors.New("GATEWAY_GEARMAN: is empty; unset it if the embedded job server is meant")}
 	}
 	if len(c.Gearman) > 0 {
 		g.Gearman = c.Gearman

@@ -56,6 +56,7 @@ func writeFile(t *testing.T, content string) (name string) {
 func TestABadValueNamesItsKeyAndItsSource(t *testing.T) {
 	file := writeFile(t, "sync_timeout: 30s\nmax_workload: much\n")
 	unknown := writeFile(t, "listen: 127.0.0.1:0\nsinks:\n  - {url: 'http://x/', colour: blue}\n")
+	twice := writeFile(t, "sync_timeout: 1s\n---\nsync_timeout: 2s\n")
 	for name, test := range map[string]struct {
 		env, args []string
 		want      []string
@@ -68,6 +69,10 @@ func TestABadValueNamesItsKeyAndItsSource(t *testing.T) {
 		"unknown flag":       {nil, []string{"--colour=blue"}, []string{"--colour"}},
 		"open to the world":  {nil, []string{"--listen", "0.0.0.0:0"}, []string{"listen", "--allow-unauthenticated"}},
 		"secret without URL": {nil, []string{"--sink-secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}, []string{"--sink-url"}},
+		"open job server":    {nil, []string{"--jobserver-listen", "0.0.0.0:0"}, []string{"jobserver.listen", "--allow-unauthenticated"}},
+		"given twice":        {nil, []string{"--gearman=a:1,b:1,a:1"}, []string{"gearman", "a:1"}},
+		"empty environment":  {[]string{"GATEWAY_GEARMAN="}, nil, []string{"GATEWAY_GEARMAN"}},
+		"two documents":      {nil, []string{"--config", twice}, []string{twice, "second document"}},
 		"two mistakes":       {nil, []string{"--concurrency=0", "--max-workload=2GiB"}, []string{"workers.concurrency", "max_workload"}},
 	} {
 		_, stderr, code := execute(t, test.env, test.args...)

@@ -26,11 +26,11 @@ type Cluster struct {
 type member struct {
 	*Client
 	admin *Admin
-	// able holds the functions that had a worker when the server was last asked; nil until then.
-	able atomic.Pointer[map[string]struct{}]
+	// functions is the server's table of functions when it was last asked; nil until then, and while it does not answer.
+	functions atomic.Pointer[map[string]FunctionStatus]
 }
 
-// How often a cluster of several asks its servers which functions they have workers for.
+// How often a cluster asks its servers for their functions.
 const pollInterval = time.Second
 
 // NewCluster returns a cluster that has begun to connect to each of the servers. It needs at least one, and no address
@@ -49,29 +49,17 @@ func NewCluster(servers []Options) (*Cluster, error) {
 		}
 		m := &member{Client: NewClient(o), admin: NewAdmin(o)}
 		c.members = append(c.members, m)
-		if len(servers) > 1 {
-			c.wg.Go(func() { m.poll(ctx) })
-		}
+		c.wg.Go(func() { m.poll(ctx) })
 	}
 	return c, nil
 }
 
-// poll keeps able up to date, so that a job does not wait on a server where nobody will take it.
+// poll keeps functions up to date, so that a job does not wait on a server where nobody will take it.
 func (m *member) poll(ctx context.Context) {
 	t := time.NewTicker(pollInterval)
 	defer t.Stop()
 	for {
-		if m.WaitConnected(ctx) == nil {
-			if list, err := m.admin.Status(ctx); err == nil {
-				able := map[string]struct{}{}
-				for _, f := range list {
-					if f.Workers > 0 {
-						able[f.Function] = struct{}{}
-					}
-				}
-				m.able.Store(&able)
-			}
-		}
+		m.functions.Store(m.ask(ctx))
 		select {
 		case <-t.C:
 		case <-ctx.Done():
@@ -80,13 +68,24 @@ func (m *member) poll(ctx context.Context) {
 	}
 }
 
-func (m *member) canDo(function string) bool {
-	able := m.able.Load()
-	if able == nil {
-		return false
+func (m *member) ask(ctx context.Context) *map[string]FunctionStatus {
+	if m.WaitConnected(ctx) != nil {
+		return nil
 	}
-	_, ok := (*able)[function]
-	return ok
+	list, err := m.admin.Status(ctx)
+	if err != nil {
+		return nil
+	}
+	table := make(map[string]FunctionStatus, len(list))
+	for _, f := range list {
+		table[f.Function] = f
+	}
+	return &table
+}
+
+func (m *member) canDo(function string) bool {
+	table := m.functions.Load()
+	return table != nil && (*table)[function].Workers > 0
 }
 
 // WaitConnected blocks until each server is connected or its first attempt has failed, or ctx ends. It returns nil if any is
@@ -261,6 +260,18 @@ func (c *Cluster) Functions(ctx context.Context) ([]FunctionInfo, error) {
 	}
 	slices.SortFunc(list, func(a, b FunctionInfo) int { return cmp.Compare(a.Function, b.Function) })
 	return list, err
+}
+
+// Load returns how many workers can do a function and how many of its jobs wait for one, over all servers, as they said a second ago
+// or so. It does not block; ok is false while no server has said anything.
+func (c *Cluster) Load(function string) (workers, queued int, ok bool) {
+	for _, m := range c.members {
+		if table := m.functions.Load(); table != nil {
+			f := (*table)[function]
+			workers, queued, ok = workers+f.Workers, queued+f.Total-f.Running, true
+		}
+	}
+	return workers, queued, ok
 }
 
 // Workers returns the workers of all servers. Servers that do not answer are left out; it is an error if none does.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gearman-gateway/internal/gearman/wire"
@@ -112,6 +113,7 @@ type workerSession struct {
 	w      *Worker
 	grab   wire.Type     // GRAB_JOB_UNIQ, or GRAB_JOB where the job server does not know it
 	grabs  chan grabbed  // the replies to grab; at most one is on its way
+	asking atomic.Bool   // a reply to grab is still to come
 	noop   chan struct{} // has an element when there may be jobs
 	echoed chan struct{} // the job server has answered the ECHO_REQ of drain
 }
@@ -222,6 +224,7 @@ func (s *workerSession) take(ctx context.Context) error {
 
 // ask sends a grab and waits for its reply, which comes even when ctx has ended meanwhile: a job that was assigned must be run.
 func (s *workerSession) ask() (grabbed, error) {
+	s.asking.Store(true)
 	if err := s.send(s.grab); err != nil {
 		return grabbed{}, err
 	}
@@ -310,14 +313,16 @@ func (s *workerSession) handle(p wire.Packet) error {
 	return nil
 }
 
+// grabReply hands over the reply to a grab. An ERROR that comes unasked is about something else, CAN_DO say; but a job that comes
+// unasked would wait for ever.
 func (s *workerSession) grabReply(g grabbed) error {
-	select {
-	case s.grabs <- g:
-		return nil
-	default:
-		if g.unknown != nil {
-			return g.unknown
-		}
+	switch {
+	case s.asking.Swap(false):
+		s.grabs <- g
+	case g.job != nil:
 		return errors.New("job server assigned a job unasked")
+	case g.unknown != nil:
+		s.o.Log.Warn().Err(g.unknown).Msg("job server refused a worker's packet")
 	}
+	return nil
 }

@@ -235,7 +235,7 @@ func TestAResultExpires(t *testing.T) {
 // A worker that sends a large result in small parts must not cost time by its square: 200,000 chunks would be 300 GB of copies.
 func TestManySmallChunksTakeLinearTime(t *testing.T) {
 	b := newLab(t, Options{Store: nil})
-	b.o.Store = noStore{}
+	b.o.Store = newMemory(nil)
 	const chunks, size = 200_000, 16
 	go b.Submit(t.Context(), Task{Function: "f", Mode: Sync, Wait: time.Minute})
 	s := <-b.servers.submits
@@ -260,7 +260,7 @@ func TestManySmallChunksTakeLinearTime(t *testing.T) {
 func TestManyRecordsOfOneUniqueTakeLinearTime(t *testing.T) {
 	const records = 20_000
 	b := newLab(t, Options{MaxRecords: records})
-	b.o.Store = noStore{}
+	b.o.Store = newMemory(nil)
 	b.o.Servers = &counting{}
 	cost := func(unique string) time.Duration {
 		begin := time.Now()
@@ -288,7 +288,3 @@ func (c *counting) Submit(_ context.Context, _ gearman.Task, w gearman.Watch) (g
 	w(gearman.Update{Kind: gearman.Created, Job: j})
 	return j, nil
 }
-
-type noStore struct{}
-
-func (noStore) Apply(Change, ...event.Event) {}

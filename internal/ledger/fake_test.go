@@ -1,10 +1,13 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -68,11 +71,13 @@ var (
 type servers struct {
 	submits chan *submission
 
-	mu     sync.Mutex
-	asked  []gearman.Job // by Status
-	finds  []string
-	status func(j gearman.Job, unique string) (gearman.JobStatus, error)
-	find   func(handle string) (gearman.Job, gearman.JobStatus, bool, error)
+	mu        sync.Mutex
+	asked     []gearman.Job // by Status
+	finds     []string
+	cancelled []gearman.Job
+	cancel    error
+	status    func(j gearman.Job, unique string) (gearman.JobStatus, error)
+	find      func(handle string) (gearman.Job, gearman.JobStatus, bool, error)
 }
 
 func (s *servers) Submit(ctx context.Context, t gearman.Task, w gearman.Watch) (gearman.Job, error) {
@@ -106,6 +111,13 @@ func (s *servers) Find(_ context.Context, handle string) (gearman.Job, gearman.J
 	return s.find(handle)
 }
 
+func (s *servers) CancelJob(_ context.Context, j gearman.Job) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cancelled = append(s.cancelled, j)
+	return s.cancel
+}
+
 func (s *servers) say(status gearman.JobStatus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,6 +132,7 @@ func (s *servers) timesAsked() int {
 
 // store records what it is given.
 type store struct {
+	*memory
 	mu      sync.Mutex
 	changes []Record
 	events  []event.Event
@@ -130,6 +143,14 @@ func (s *store) Apply(c Change, events ...event.Event) {
 	defer s.mu.Unlock()
 	s.changes = append(s.changes, c.Record)
 	s.events = append(s.events, events...)
+}
+
+func (s *store) Commit(ctx context.Context, c Change, events ...event.Event) error {
+	if err := s.memory.Commit(ctx, c); err != nil {
+		return err
+	}
+	s.Apply(c, events...)
+	return nil
 }
 
 // of returns the events of one subject, and fails the test if their seqs do not count from 1.
@@ -167,9 +188,10 @@ type lab struct {
 }
 
 func newLab(t *testing.T, o Options) *lab {
-	b := &lab{t: t, servers: &servers{submits: make(chan *submission, 1000)}, store: &store{}}
+	b := &lab{t: t, servers: &servers{submits: make(chan *submission, 1000)}, store: &store{memory: newMemory(nil)}}
 	o.Servers, o.Store = b.servers, b.store
 	b.Ledger = New(o)
+	b.stored = false // it keeps no records
 	return b
 }
 
@@ -301,13 +323,24 @@ func (x *index) consistent() error {
 	defer x.mu.Unlock()
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	var sum int64
-	sync, background, ended, kept := 0, 0, 0, 0
+	var sum, workloads int64
+	sync, tracked, background, ended, kept, logs := 0, 0, 0, 0, 0, 0
 	for id, j := range x.byID {
 		size := int64(len(j.Result))
 		for _, w := range j.Warnings {
 			size += int64(len(w))
 		}
+		if j.State.Ended() {
+			size += int64(len(j.workload))
+		}
+		inLog := 0
+		for _, e := range j.lines {
+			inLog += len(e.Payload)
+		}
+		if inLog != j.logBytes || inLog > maxLogBytes || len(j.lines) > maxLogEntries {
+			wrong("the log of job %s has %d entries of %d bytes, and counts %d", id, len(j.lines), inLog, j.logBytes)
+		}
+		logs += inLog
 		if size != j.bytes {
 			wrong("job %s has %d bytes, but counts %d", id, size, j.bytes)
 		}
@@ -317,6 +350,9 @@ func (x *index) consistent() error {
 			wrong("job %s is under the id %s, gone %v, merged %v", j.ID, id, j.gone, j.merged != nil)
 		case j.State.Ended():
 			ended++
+		case j.durable || j.Mode == Tracked:
+			tracked++
+			workloads += j.size
 		case j.Mode == Background:
 			background++
 		default:
@@ -335,9 +371,21 @@ func (x *index) consistent() error {
 	if sum != x.bytes {
 		wrong("results have %d bytes, %d are counted", sum, x.bytes)
 	}
-	if x.sync != sync || x.background.Len() != background || x.ended.Len() != ended || x.results.Len() != kept {
+	if x.sync != sync || x.background.Len() != background || x.past.Len() != ended || x.results.Len() != kept {
 		wrong("live sync %d, background %d, ended %d, with results %d; counted %d, %d, %d, %d",
-			sync, background, ended, kept, x.sync, x.background.Len(), x.ended.Len(), x.results.Len())
+			sync, background, ended, kept, x.sync, x.background.Len(), x.past.Len(), x.results.Len())
+	}
+	if x.tracked != tracked || x.workloads != workloads || x.logBytes != logs {
+		wrong("live tracked %d, their workloads %d, logs %d; counted %d, %d, %d",
+			tracked, workloads, logs, x.tracked, x.workloads, x.logBytes)
+	}
+	if x.entered.Len() != len(x.byID) {
+		wrong("%d jobs were entered, %d are found by id", x.entered.Len(), len(x.byID))
+	}
+	for e := x.entered.Front(); e != nil; e = e.Next() {
+		if j := e.Value.(*job); x.byID[j.ID] != j || j.entered != e {
+			wrong("job %s is in the list of all, but gone", j.ID)
+		}
 	}
 	for handle, j := range x.byHandle {
 		if j.Handle != handle || x.byID[j.ID] != j {
@@ -355,7 +403,7 @@ func (x *index) consistent() error {
 		}
 	}
 	for k, j := range x.byUnique {
-		if x.byID[j.ID] != j || j.State.Ended() || j.Mode != Sync {
+		if x.byID[j.ID] != j || j.State.Ended() || j.Mode == Background {
 			wrong("the caller's unique %v leads to job %s, %s %s", k, j.ID, j.Mode, j.State)
 		}
 	}
@@ -369,4 +417,288 @@ func isClosed(c <-chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+// disk is a Store that outlives a ledger: reopen it for the next one.
+type disk struct {
+	mu        sync.Mutex
+	records   map[string]Record
+	workloads map[string][]byte
+	keys      map[string]Key
+	changes   []Record // in their order, those of Commit too
+	events    []event.Event
+	fail      error         // of Commit
+	hold      chan struct{} // not nil: Commit waits until it is closed
+}
+
+func newDisk() *disk {
+	return &disk{records: map[string]Record{}, workloads: map[string][]byte{}, keys: map[string]Key{}}
+}
+
+// reopen returns what is on the disk at this moment. What is written to d from now on is lost, as it is with a process that was killed.
+func (d *disk) reopen() *disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &disk{records: maps.Clone(d.records), workloads: maps.Clone(d.workloads), keys: maps.Clone(d.keys)}
+}
+
+func (d *disk) Apply(c Change, events ...event.Event) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.put(c, events)
+}
+
+func (d *disk) put(c Change, events []event.Event) {
+	d.events = append(d.events, events...)
+	switch {
+	case c.Record.ID == "":
+	case c.Forget:
+		delete(d.records, c.Record.ID)
+		delete(d.workloads, c.Record.ID)
+		if c.Key != nil {
+			delete(d.keys, c.Key.Key)
+		}
+	default:
+		d.changes = append(d.changes, c.Record)
+		d.records[c.Record.ID] = c.Record
+		if c.Workload != nil {
+			d.workloads[c.Record.ID] = c.Workload
+		}
+		if c.Key != nil {
+			d.keys[c.Key.Key] = *c.Key
+		}
+	}
+}
+
+func (d *disk) Commit(ctx context.Context, c Change, events ...event.Event) error {
+	d.mu.Lock()
+	hold := d.hold
+	d.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrStoreFailed, context.Cause(ctx))
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fail != nil {
+		return d.fail
+	}
+	if c.Key != nil {
+		if _, taken := d.keys[c.Key.Key]; taken {
+			return ErrKeyTaken
+		}
+	}
+	d.put(c, events)
+	return nil
+}
+
+func (d *disk) Get(_ context.Context, ref string) (Record, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r, ok := d.records[ref]; ok {
+		return r, nil
+	}
+	var newest Record
+	for _, r := range d.records {
+		if ref != "" && r.Handle == ref && r.ID > newest.ID {
+			newest = r
+		}
+	}
+	if newest.ID == "" {
+		return Record{}, ErrNotFound
+	}
+	return newest, nil
+}
+
+func (d *disk) Workload(_ context.Context, id string) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if w, ok := d.workloads[id]; ok {
+		return w, nil
+	}
+	return nil, ErrNotFound
+}
+
+func (d *disk) List(context.Context, Query) ([]Record, error) { return nil, errors.ErrUnsupported }
+
+func (d *disk) Unfinished(_ context.Context, f func(Record) error) error {
+	d.mu.Lock()
+	records := slices.Collect(maps.Values(d.records))
+	d.mu.Unlock()
+	slices.SortFunc(records, func(a, b Record) int { return strings.Compare(a.ID, b.ID) })
+	for _, r := range records {
+		if r.State.Ended() {
+			continue
+		}
+		r.Result, r.Warnings, r.Log = nil, nil, nil
+		if err := f(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *disk) Key(_ context.Context, key string) (Key, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if k, ok := d.keys[key]; ok {
+		return k, nil
+	}
+	return Key{}, ErrNotFound
+}
+
+// with changes how the disk behaves.
+func (d *disk) with(change func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change()
+}
+
+// types returns the types of the events of one job, in their order.
+func (d *disk) types(id string) []event.Type {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var types []event.Type
+	for _, e := range d.events {
+		if e.Subject == id {
+			types = append(types, e.Type)
+		}
+	}
+	return types
+}
+
+// life is a lab whose ledger runs, on a disk.
+type life struct {
+	*lab
+	disk *disk
+	o    Options
+}
+
+// lives runs a test with a ledger that was started, and stops it.
+func lives(t *testing.T, o Options, test func(*testing.T, *life)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := &life{disk: newDisk(), o: o}
+		b.start(t)
+		defer func() { b.Stop() }()
+		test(t, b)
+		synctest.Wait()
+		b.check()
+	})
+}
+
+func (b *life) start(t *testing.T) {
+	t.Helper()
+	o := b.o
+	b.lab = &lab{t: t, servers: &servers{submits: make(chan *submission, 1000)}}
+	o.Servers, o.Store = b.servers, b.disk
+	b.Ledger = New(o)
+	if err := b.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+// restart kills the ledger and starts another on what is on the disk.
+func (b *life) restart() {
+	b.t.Helper()
+	old := b.Ledger
+	b.disk = b.disk.reopen()
+	old.Stop()
+	b.start(b.t)
+}
+
+// enter submits a job that the ledger itself sends.
+func (b *life) enter(task Task) Record {
+	b.t.Helper()
+	task.Function = cmp.Or(task.Function, "f")
+	if task.Workload == nil {
+		task.Workload = []byte("w")
+	}
+	return b.call(func() (Record, error) { return b.Submit(b.t.Context(), task) }).must(b.t)
+}
+
+// next returns the task that is on its way to a job server.
+func (b *life) next() *submission {
+	b.t.Helper()
+	synctest.Wait()
+	select {
+	case s := <-b.servers.submits:
+		return s
+	default:
+		b.t.Fatal("nothing was submitted")
+		return nil
+	}
+}
+
+// quiet fails the test if a task is on its way to a job server.
+func (b *life) quiet() {
+	b.t.Helper()
+	synctest.Wait()
+	select {
+	case s := <-b.servers.submits:
+		b.t.Fatalf("submitted: %+v", s.Task)
+	default:
+	}
+}
+
+// within lets time pass until a task is on its way to a job server, and fails the test if that takes longer than d.
+func (b *life) within(d time.Duration) (*submission, time.Duration) {
+	b.t.Helper()
+	since := time.Now()
+	select {
+	case s := <-b.servers.submits:
+		return s, time.Since(since)
+	case <-time.After(d):
+		b.t.Fatalf("nothing was submitted for %v", d)
+		return nil, 0
+	}
+}
+
+// later lets time pass.
+func later(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// of returns a job as the ledger has it, without asking a job server.
+func (b *life) of(id string) Record {
+	b.t.Helper()
+	j := b.find(id)
+	if j == nil {
+		b.t.Fatalf("job %s is not in the ledger", id)
+	}
+	defer b.release(j)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return j.Record
+}
+
+// ends fails the test unless the job is in the state, and returns it.
+func (b *life) ends(id string, want State) Record {
+	b.t.Helper()
+	synctest.Wait()
+	r := b.of(id)
+	if r.State != want {
+		b.t.Fatalf("job is %s, want %s: %+v", r.State, want, r)
+	}
+	return r
+}
+
+func (s *submission) failed() { s.tell(gearman.Update{Kind: gearman.Failed}) }
+
+// inMemory returns a ledger without a store that runs until the test ends.
+func inMemory(t *testing.T, o Options) (*Ledger, *servers) {
+	t.Helper()
+	s := &servers{submits: make(chan *submission, 1000)}
+	o.Servers = s
+	l := New(o)
+	if err := l.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Stop)
+	return l, s
 }

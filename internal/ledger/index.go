@@ -2,32 +2,54 @@ package ledger
 
 import (
 	"container/list"
+	"strconv"
 	"sync"
 	"time"
 
 	"gearman-gateway/internal/gearman"
 )
 
-// job is a record and what the ledger itself needs of it. All of it is guarded by index.mu; ID, Function, Mode and wire never
-// change.
+// job is a record and what the ledger itself needs of it. All of it is guarded by index.mu; ID, Function and Mode never change.
 type job struct {
-	Record
+	Record                         // its Log is nil: lines are put in where it is stored
+	lines      []Entry             // of the log, bounded by Ledger.log
 	wire       string              // the unique on the wire
-	generation uint64              // of the connection that submitted it
+	generation uint64              // of the connection that submitted it; 0 when that is gone for good
 	seq        uint64              // of its last event
 	submitted  bool                // job.submitted was told
 	ours       int                 // runs of it by our own pool, which tells more than the packets of the job server do
-	spilled    bool                // its result is too large to keep
-	bytes      int64               // of Result and Warnings
-	waiters    int                 // who need its result yet
-	run        *gearman.Assignment // the latest of them, if it has not ended: its data and its end count
+	run        *gearman.Assignment // the latest of them that has not ended
 	unheard    *gearman.Update     // how the job server said that it ended, while our own pool ran it
+	waiters    int                 // who need its result yet
+	done       chan struct{}       // closed when it has ended or was withdrawn
+	followed   chan struct{}       // not nil while somebody waits for its log to grow; closed when it does
 	refused    error               // it was withdrawn, and why
 	merged     *job                // the job server coalesced it with this one
-	done       chan struct{}       // closed when it has ended or was withdrawn
-	at         *list.Element       // in ended or background, if it is in either
-	kept       *list.Element       // in results, if it is there
-	gone       bool                // forgotten
+
+	// where it is kept
+	entered  *list.Element // in entered
+	at       *list.Element // in past, background or syncs
+	kept     *list.Element // in results, if it is there
+	bytes    int64         // of Result and Warnings
+	logSeq   uint64        // of the last of lines
+	logBytes int           // of the payloads of lines
+	spilled  bool          // its result is too large to keep
+	gone     bool          // forgotten
+
+	// of jobs that the ledger itself submits
+	durable  bool          // the store has it from the beginning
+	key      *Key          // of its submit
+	workload []byte        // nil where the store keeps it
+	size     int64         // of the workload
+	epoch    int           // counts its submits
+	pending  bool          // a submit is still to come
+	there    bool          // a job server has it by its latest submit
+	ready    chan struct{} // closed when it is stored, or is not going to be
+	due      *alarm        // of the next submit
+	deadline *alarm
+	entering bool // who submits it has no answer yet
+	doubt    bool // it may be doomed where it is
+	pause    time.Duration
 }
 
 func (j *job) live() bool { return !j.gone && !j.State.Ended() }
@@ -42,19 +64,30 @@ func (j *job) ended() <-chan struct{} {
 
 type key struct{ function, unique string }
 
+// shared is what jobs must have in common to be one: a caller's unique never joins jobs of different modes.
+type shared struct {
+	mode Mode
+	key
+}
+
 // index finds records, and bounds them.
 type index struct {
 	mu         sync.Mutex
 	byID       map[string]*job
 	byHandle   map[string]*job // the newest that has the handle
 	byWire     map[key][]*job  // live jobs by function and the unique on the wire
-	byUnique   map[key]*job    // live sync jobs by function and the caller's unique
+	byUnique   map[shared]*job // live sync and tracked jobs by function and the caller's unique
 	runs       map[*gearman.Assignment]*job
-	background *list.List // live background jobs, oldest first
-	ended      *list.List // ended jobs, in the order of their end
+	entered    *list.List // all jobs, oldest first
+	background *list.List // live background jobs that may be forgotten, oldest first
+	syncs      *list.List // live sync jobs, oldest first
+	past       *list.List // ended jobs, in the order of their end
 	results    *list.List // those of them that have results or warnings
 	sync       int        // live sync jobs
+	tracked    int        // live jobs that the ledger itself submits, or has
+	workloads  int64      // bytes of their workloads
 	bytes      int64      // of all results and warnings
+	logBytes   int        // of all logs' payloads
 }
 
 func newIndex() index {
@@ -62,27 +95,37 @@ func newIndex() index {
 		byID:       map[string]*job{},
 		byHandle:   map[string]*job{},
 		byWire:     map[key][]*job{},
-		byUnique:   map[key]*job{},
+		byUnique:   map[shared]*job{},
 		runs:       map[*gearman.Assignment]*job{},
+		entered:    list.New(),
 		background: list.New(),
-		ended:      list.New(),
+		syncs:      list.New(),
+		past:       list.New(),
 		results:    list.New(),
 	}
 }
 
 func (x *index) insert(j *job) {
 	x.byID[j.ID] = j
+	j.entered = x.entered.PushBack(j)
 	wire := key{j.Function, j.wire}
 	x.byWire[wire] = append(x.byWire[wire], j)
-	if j.Mode == Background {
+	switch {
+	case j.durable || j.Mode == Tracked:
+		x.tracked++
+		x.workloads += j.size
+	case j.Mode == Background:
 		j.at = x.background.PushBack(j)
-		return
+	default:
+		x.sync++
+		j.at = x.syncs.PushBack(j)
 	}
-	x.sync++
-	if j.Unique != "" {
-		x.byUnique[key{j.Function, j.Unique}] = j
+	if j.Mode != Background && j.Unique != "" {
+		x.byUnique[j.shared()] = j
 	}
 }
+
+func (j *job) shared() shared { return shared{j.Mode, key{j.Function, j.Unique}} }
 
 // place notes the handle that a job server gave to a job.
 func (x *index) place(j *job, where gearman.Job) {
@@ -99,22 +142,42 @@ func (x *index) unplace(j *job) {
 
 // settle takes a job from what is live.
 func (x *index) settle(j *job) {
+	x.unwire(j)
+	switch {
+	case j.durable || j.Mode == Tracked:
+		x.tracked--
+		x.workloads -= j.size
+	case j.Mode == Background:
+		x.background.Remove(j.at)
+		j.at = nil
+	default:
+		x.sync--
+		x.syncs.Remove(j.at)
+		j.at = nil
+	}
+	if x.byUnique[j.shared()] == j {
+		delete(x.byUnique, j.shared())
+	}
+}
+
+func (x *index) unwire(j *job) {
 	wire := key{j.Function, j.wire}
 	if live := without(x.byWire[wire], j); len(live) > 0 {
 		x.byWire[wire] = live
 	} else {
 		delete(x.byWire, wire)
 	}
-	if j.Mode == Background {
-		x.background.Remove(j.at)
-		j.at = nil
-		return
-	}
-	x.sync--
-	if unique := (key{j.Function, j.Unique}); x.byUnique[unique] == j {
-		delete(x.byUnique, unique)
-	}
 }
+
+// rewire gives a job that is to run once more a unique of its own for that: the last run's is still known to the job server.
+func (x *index) rewire(j *job) {
+	x.unwire(j)
+	j.wire = attemptWire(j)
+	wire := key{j.Function, j.wire}
+	x.byWire[wire] = append(x.byWire[wire], j)
+}
+
+func attemptWire(j *job) string { return j.ID + "-" + strconv.Itoa(j.Attempt) }
 
 func without(live []*job, j *job) []*job {
 	for i := range live {
@@ -128,22 +191,28 @@ func without(live []*job, j *job) []*job {
 // forget takes a job from everything.
 func (x *index) forget(j *job) {
 	if j.State.Ended() {
-		x.ended.Remove(j.at)
+		x.past.Remove(j.at)
 	} else {
 		x.settle(j)
 	}
 	delete(x.byID, j.ID)
+	x.entered.Remove(j.entered)
 	x.unplace(j)
 	if j.kept != nil {
 		x.results.Remove(j.kept)
 	}
 	x.bytes -= j.bytes
+	x.clearLog(j)
 	j.gone = true
+	if j.followed != nil {
+		close(j.followed)
+		j.followed = nil
+	}
 }
 
 // forgetOldest makes room for a record. Live sync jobs are never forgotten, so it may find none to forget.
 func (x *index) forgetOldest() bool {
-	for _, jobs := range []*list.List{x.ended, x.background} {
+	for _, jobs := range []*list.List{x.past, x.background} {
 		if oldest := jobs.Front(); oldest != nil {
 			x.forget(oldest.Value.(*job))
 			return true
@@ -152,18 +221,39 @@ func (x *index) forgetOldest() bool {
 	return false
 }
 
-// shed drops the results of ended jobs, oldest first, until no more than max bytes are kept and none of a job that ended before
-// the time. It passes over jobs that somebody waits for.
-func (x *index) shed(max int64, before time.Time) {
+// How many of the oldest sync jobs are looked at for one that nobody waits for.
+const abandonWithin = 100
+
+// abandonSync forgets the oldest sync job that nobody waits for any more: one for a function that has no worker stays for ever.
+func (x *index) abandonSync() bool {
+	e := x.syncs.Front()
+	for range min(abandonWithin, x.syncs.Len()) {
+		if j := e.Value.(*job); j.waiters == 0 && j.ours == 0 {
+			x.forget(j)
+			return true
+		}
+		e = e.Next()
+	}
+	return false
+}
+
+// shed gives up results of ended jobs, oldest first, until no more than max bytes are kept and none of a job that ended before
+// the time. It passes over jobs that somebody waits for. What a store has is forgotten as a whole.
+func (x *index) shed(max int64, before time.Time, stored bool) {
 	for e := x.results.Front(); e != nil; {
 		j, next := e.Value.(*job), e.Next()
 		if x.bytes <= max && !j.EndedAt.Before(before) {
 			return
 		}
-		if j.waiters == 0 {
+		switch {
+		case j.waiters > 0:
+		case stored:
+			x.forget(j)
+		default:
 			x.results.Remove(e)
 			x.bytes -= j.bytes
-			j.kept, j.bytes, j.Kept, j.Result, j.Warnings = nil, 0, false, nil, nil
+			j.kept, j.bytes, j.Kept, j.Result, j.Warnings, j.workload = nil, 0, false, nil, nil, nil
+			x.clearLog(j)
 		}
 		e = next
 	}

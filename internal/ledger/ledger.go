@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,66 +21,90 @@ type JobServers interface {
 	Submit(ctx context.Context, t gearman.Task, w gearman.Watch) (gearman.Job, error)
 	Status(ctx context.Context, j gearman.Job, unique string) (gearman.JobStatus, error)
 	Find(ctx context.Context, handle string) (gearman.Job, gearman.JobStatus, bool, error)
+	CancelJob(ctx context.Context, j gearman.Job) error
 }
 
-// Store takes each change of a record together with the events it causes. Apply is called in order and must neither block nor
-// call the ledger.
-type Store interface {
-	Apply(c Change, events ...event.Event)
-}
-
-// Change is a record as it is after a change; Record.ID is "" where events belong to no record of ours.
-type Change struct {
-	Record Record
-}
-
-// Options bound the ledger. The zero value of each bound means the default that its comment gives.
+// Options bound the ledger. Servers is needed, and Store or Events. The zero value of each bound means the default that its
+// comment gives.
 type Options struct {
 	Servers JobServers
-	Store   Store
-	Log     zerolog.Logger
+	Store   Store      // nil: records live in memory alone, tracked and scheduled jobs too
+	Events  event.Sink // gets the events where there is no Store
+	// CancelRun ends the context of a run of our own pool. It is called without any lock and does not block; nil if there is no pool.
+	CancelRun func(*gearman.Assignment)
+	Log       zerolog.Logger
 
-	MaxRecords    int           // 100,000 records; beyond, the oldest ended job is forgotten, then the oldest live background job
-	MaxLive       int           // 50,000 sync jobs that have not ended; beyond, Submit answers ErrFull
-	MaxBytes      int64         // 256 MiB of results and warnings; beyond, the oldest results are dropped
-	ResultTTL     time.Duration // 24 h: a result is dropped this long after its job's end
+	MaxRecords    int           // 100,000 records in memory; beyond, the oldest ended job is forgotten, then the oldest background job
+	MaxLive       int           // 50,000 sync jobs that have not ended; beyond, the oldest that nobody waits for is forgotten, else ErrFull
+	MaxTracked    int           // 1,000,000 tracked and scheduled jobs that have not ended; beyond, Submit answers ErrFull
+	MaxWorkloads  int64         // 4 GiB of their workloads, 256 MiB without a Store; beyond, Submit answers ErrFull
+	MaxAttempts   int           // 10 runs of a tracked job that died where we could see it; then it fails
+	MaxBytes      int64         // 256 MiB of results, warnings and logs in memory; beyond, the oldest results are given up
+	ResultTTL     time.Duration // 24 h: a result is given up this long after its job's end
 	SubmitTimeout time.Duration // 10 s for the job server to give a handle; beyond, the outcome is unknown
 	StatusTimeout time.Duration // 2 s for a job server to say how a job is
 }
 
-// Ledger knows each job that was submitted through it. It is safe for concurrent use and needs no closing.
+// Ledger knows each job that was submitted through it. It is safe for concurrent use. Start it before its first use, and Stop it.
 type Ledger struct {
-	o Options
+	o      Options
+	stored bool // Store keeps what the ledger forgets
 	index
+	clock     clock         // submits and questions, which may have to wait for a job server
+	deadlines clock         // which wait for nobody
+	slots     chan struct{} // bounds what clock has under way
+	stop      context.CancelFunc
+	running   sync.WaitGroup // what clock began, and its own goroutine
 }
 
-// New returns an empty ledger. Servers and Store must be set.
+// New returns an empty ledger.
 func New(o Options) *Ledger {
+	stored := o.Store != nil
 	o.MaxRecords = cmp.Or(o.MaxRecords, 100_000)
 	o.MaxLive = cmp.Or(o.MaxLive, 50_000)
+	o.MaxTracked = cmp.Or(o.MaxTracked, 1_000_000)
+	o.MaxAttempts = cmp.Or(o.MaxAttempts, 10)
 	o.MaxBytes = cmp.Or(o.MaxBytes, 256<<20)
 	o.ResultTTL = cmp.Or(o.ResultTTL, 24*time.Hour)
 	o.SubmitTimeout = cmp.Or(o.SubmitTimeout, 10*time.Second)
 	o.StatusTimeout = cmp.Or(o.StatusTimeout, 2*time.Second)
-	return &Ledger{o: o, index: newIndex()}
+	if stored {
+		o.MaxWorkloads = cmp.Or(o.MaxWorkloads, 4<<30)
+	} else {
+		o.MaxWorkloads = cmp.Or(o.MaxWorkloads, 256<<20)
+		o.Store = newMemory(o.Events)
+	}
+	return &Ledger{o: o, stored: stored, index: newIndex(), clock: newClock(), deadlines: newClock(), slots: make(chan struct{}, atOnce)}
 }
 
 // Submit enters a record, sends the task, and returns a snapshot: of a background job when the job server has given it a handle,
-// of a sync job when it has ended or t.Wait has lapsed. A sync task whose unique is that of a live sync job joins that job, and
-// its own workload is not sent; the uniques of background jobs are the job server's to coalesce.
+// of a sync job when it has ended or t.Wait has lapsed, and of a tracked or scheduled job when it is stored. A sync or tracked task
+// whose unique is that of a live job of the same function and mode joins that job, and its own workload is not sent; the uniques of
+// background jobs are the job server's to coalesce.
 //
-// When ctx ends first Submit returns its error, and the job goes on. The error is ErrFull, or one of gearman.Client.Submit; with
-// gearman.ErrOutcomeUnknown the Record has its ID, and can be asked for later.
+// When ctx ends first Submit returns its error, and the job goes on. The error is ErrFull, ErrStoreFailed, one of the idempotency
+// key's (see Task.Key), or one of gearman.Client.Submit; with gearman.ErrOutcomeUnknown the Record has its ID, and can be asked for
+// later.
 func (l *Ledger) Submit(ctx context.Context, t Task) (Record, error) {
 	t.Mode = cmp.Or(t.Mode, Background)
-	j, joined, err := l.enter(t)
+	j, how, err := l.enter(ctx, t)
 	if err != nil {
 		return Record{}, err
 	}
+	if j == nil { // the key's job is in the store alone
+		return l.replayed(ctx, t)
+	}
 	defer l.release(j)
-	if !joined {
+	if how != entered && j.ready != nil { // it may still be on its way to the disk
+		select {
+		case <-j.ready:
+		case <-ctx.Done():
+			return Record{}, context.Cause(ctx)
+		}
+	}
+	if how == entered && !j.own() {
 		if err := l.send(ctx, j, t); err != nil {
-			return Record{ID: j.ID, Function: j.Function, Mode: j.Mode}, err
+			return j.stub(err), err
 		}
 	}
 	if t.Mode == Sync {
@@ -89,10 +114,20 @@ func (l *Ledger) Submit(ctx context.Context, t Task) (Record, error) {
 		case <-j.done:
 		case <-lapse.C:
 		case <-ctx.Done():
-			return Record{}, context.Cause(ctx)
+			return j.stub(nil), context.Cause(ctx)
 		}
 	}
-	return l.snapshot(j)
+	r, err := l.snapshot(j)
+	r.Replayed = how == replayed
+	return r, err
+}
+
+// stub is what a caller gets with an error: enough to ask for the job later, unless there is none because nothing was submitted.
+func (j *job) stub(err error) Record {
+	if errors.Is(err, gearman.ErrNotSent) || errors.As(err, new(*gearman.ServerError)) || errors.As(err, new(*gearman.NameError)) {
+		return Record{}
+	}
+	return Record{ID: j.ID, Function: j.Function, Mode: j.Mode}
 }
 
 var errNoAnswer = errors.New("the job server did not answer in time")
@@ -104,6 +139,7 @@ func (l *Ledger) send(ctx context.Context, j *job, t Task) error {
 	where, err := l.o.Servers.Submit(submit, gearman.Task{
 		Function: t.Function, Unique: j.wire, Workload: t.Workload, Priority: t.Priority, Background: t.Mode == Background,
 	}, func(u gearman.Update) { l.update(j, u) })
+	defer l.answered(j)
 	switch {
 	case err == nil:
 		return nil
@@ -118,36 +154,10 @@ func (l *Ledger) send(ctx context.Context, j *job, t Task) error {
 	return err
 }
 
-// enter makes a record for a task, or finds the live one that it joins. Either is held.
-func (l *Ledger) enter(t Task) (j *job, joined bool, err error) {
-	id := uuid.Must(uuid.NewV7()).String()
+func (l *Ledger) answered(j *job) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if t.Mode == Sync {
-		if j := l.byUnique[key{t.Function, t.Unique}]; j != nil && t.Unique != "" {
-			j.waiters++
-			return j, true, nil
-		}
-		if l.sync >= l.o.MaxLive {
-			return nil, false, ErrFull
-		}
-	}
-	j = &job{
-		Record: Record{
-			ID: id, Function: t.Function, Unique: t.Unique, Mode: t.Mode, Priority: t.Priority,
-			State: Queued, SubmittedAt: time.Now(),
-		},
-		wire:    id,
-		waiters: 1,
-		done:    make(chan struct{}),
-	}
-	if t.Mode == Background && t.Unique != "" {
-		j.wire = t.Unique
-	}
-	l.insert(j)
-	for len(l.byID) > l.o.MaxRecords && l.forgetOldest() {
-	}
-	return j, false, nil
+	j.entering = false
 }
 
 // sent notes to which server a task went whose handle is not known.
@@ -163,11 +173,22 @@ func (l *Ledger) sent(j *job, where gearman.Job) {
 func (l *Ledger) withdraw(j *job, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if j.live() {
-		j.refused = err
-		l.forget(j)
-		close(j.done)
+	if !j.live() {
+		return
 	}
+	j.refused = err
+	l.dismiss(j)
+	close(j.done)
+	if j.durable {
+		l.o.Store.Apply(Change{Record: j.Record, Key: j.key, Forget: true})
+	}
+}
+
+// dismiss forgets a job that is live.
+func (l *Ledger) dismiss(j *job) {
+	l.forget(j)
+	l.clock.unset(j.due)
+	l.deadlines.unset(j.deadline)
 }
 
 // snapshot returns the record, or why it was withdrawn.
@@ -206,8 +227,9 @@ func (l *Ledger) follow(j *job) *job {
 const askInterval = time.Second
 
 // Job returns the job that ref names, an id or a handle, waiting up to wait for its end. Of a live job the job server is asked,
-// and one that no server knows any more becomes Unknown. A handle that is not in the ledger but that a job server knows is
-// a stranger's job: its Record has no ID. The error is ErrNotFound, or why a job server could not be asked for a stranger's job.
+// and a background job that no server knows any more becomes Unknown. A handle that is not in the ledger but that a job server
+// knows is a stranger's job: its Record has no ID. The error is ErrNotFound, or why a job server could not be asked for a stranger's
+// job.
 func (l *Ledger) Job(ctx context.Context, ref string, wait time.Duration) (Record, error) {
 	lapse := time.NewTimer(wait)
 	defer lapse.Stop()
@@ -223,7 +245,7 @@ func (l *Ledger) Job(ctx context.Context, ref string, wait time.Duration) (Recor
 			j = l.follow(j)
 			r, err = l.look(ctx, j)
 		} else {
-			r, err = l.stranger(ctx, ref)
+			r, err = l.elsewhere(ctx, ref)
 		}
 		if errors.Is(err, ErrNotFound) && before.State != "" { // it was there a moment ago
 			before.State, before.Gearman = Unknown, &gearman.JobStatus{}
@@ -245,13 +267,14 @@ func (l *Ledger) Job(ctx context.Context, ref string, wait time.Duration) (Recor
 
 // look returns a record, and asks for it first where the job server may know more.
 func (l *Ledger) look(ctx context.Context, j *job) (Record, error) {
-	r, err := l.snapshot(j)
-	if err != nil || r.State.Ended() || r.Server == "" {
+	l.mu.Lock()
+	r, err, epoch := j.Record, j.refused, j.epoch
+	where := gearman.Job{Server: j.Server, Handle: j.Handle, Generation: j.generation}
+	there := j.live() && j.Server != "" && (j.there || !j.own())
+	l.mu.Unlock()
+	if err != nil || !there {
 		return l.expire(r), err
 	}
-	l.mu.Lock()
-	where := gearman.Job{Server: j.Server, Handle: j.Handle, Generation: j.generation}
-	l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, l.o.StatusTimeout)
 	defer cancel()
 	status, err := l.o.Servers.Status(ctx, where, j.wire)
@@ -259,7 +282,7 @@ func (l *Ledger) look(ctx context.Context, j *job) (Record, error) {
 		l.o.Log.Debug().Err(err).Str("job", j.ID).Msg("job server could not be asked for a job")
 		return r, nil
 	}
-	return l.learn(j, status)
+	return l.learn(j, epoch, status)
 }
 
 // expire leaves out a result that is older than it may get.
@@ -270,25 +293,35 @@ func (l *Ledger) expire(r Record) Record {
 	return r
 }
 
+// elsewhere looks for what is not in memory: in the store, then with the job servers.
+func (l *Ledger) elsewhere(ctx context.Context, ref string) (Record, error) {
+	r, err := l.o.Store.Get(ctx, ref)
+	if !errors.Is(err, ErrNotFound) {
+		return l.expire(r), err
+	}
+	_, r, err = l.stranger(ctx, ref)
+	return r, err
+}
+
 // stranger asks the job servers for a handle that is not in the ledger.
-func (l *Ledger) stranger(ctx context.Context, handle string) (Record, error) {
+func (l *Ledger) stranger(ctx context.Context, handle string) (gearman.Job, Record, error) {
 	if uuid.Validate(handle) == nil || gearman.CheckHandle(handle) != nil || !strings.Contains(handle, ":") {
-		return Record{}, ErrNotFound
+		return gearman.Job{}, Record{}, ErrNotFound
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.o.StatusTimeout)
 	defer cancel()
 	where, status, found, err := l.o.Servers.Find(ctx, handle)
 	switch {
 	case err != nil:
-		return Record{}, fmt.Errorf("asking for handle %s: %w: %w", handle, gearman.ErrUnavailable, err)
+		return gearman.Job{}, Record{}, fmt.Errorf("asking for handle %s: %w: %w", handle, gearman.ErrUnavailable, err)
 	case !found:
-		return Record{}, ErrNotFound
+		return gearman.Job{}, Record{}, ErrNotFound
 	}
 	r := Record{Handle: handle, Server: where.Server, State: Queued, Gearman: &status, Progress: progress(status)}
 	if status.Running {
 		r.State = Running
 	}
-	return r, nil
+	return where, r, nil
 }
 
 func progress(s gearman.JobStatus) *event.Progress {

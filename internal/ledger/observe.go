@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"time"
+
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
 )
@@ -58,6 +60,24 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 	}
 }
 
+// Deadline returns when a run of our own pool is to be over; zero: whenever.
+func (l *Ledger) Deadline(a *gearman.Assignment) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	j := l.runs[a]
+	switch {
+	case j == nil:
+		return time.Time{}
+	case j.ID != "":
+		return j.Deadline
+	}
+	// It may be one of ours that has ended because it was late, and that the job server did not take from its queue.
+	if old := l.byHandle[a.Handle]; old != nil && old.wire == a.Unique && old.Function == a.Function && old.late(time.Now()) {
+		return old.Deadline
+	}
+	return time.Time{}
+}
+
 func (l *Ledger) leave(a *gearman.Assignment, j *job) {
 	delete(l.runs, a)
 	j.ours--
@@ -68,8 +88,14 @@ func (l *Ledger) leave(a *gearman.Assignment, j *job) {
 
 // handedBack leaves a job to what the job server says of it, or has said meanwhile.
 func (l *Ledger) handedBack(j *job) {
-	if j.ours == 0 && j.unheard != nil {
+	switch {
+	case j.ours > 0:
+	case j.late(time.Now()):
+		l.endLate(j)
+	case j.unheard != nil:
 		l.hear(j, *j.unheard)
+	case j.pending: // its submit was due while it ran
+		l.submitAt(j, time.Now())
 	}
 }
 
@@ -103,6 +129,8 @@ func (l *Ledger) assigned(a *gearman.Assignment) *job {
 	for _, j := range l.byWire[key{a.Function, a.Unique}] {
 		r := 1
 		switch {
+		case j.State == Scheduled: // it is not submitted yet
+			continue
 		case j.Handle == a.Handle && j.Server == a.Server:
 			r = 3
 		case j.Handle == "":

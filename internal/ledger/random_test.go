@@ -159,6 +159,8 @@ func (c *chaos) Status(_ context.Context, j gearman.Job, _ string) (gearman.JobS
 	return gearman.JobStatus{Known: c.handles[j.Handle], Running: c.handles[j.Handle]}, nil
 }
 
+func (c *chaos) CancelJob(context.Context, gearman.Job) error { return gearman.ErrUnavailable }
+
 func (c *chaos) Find(context.Context, string) (gearman.Job, gearman.JobStatus, bool, error) {
 	return gearman.Job{}, gearman.JobStatus{}, false, nil
 }
@@ -175,9 +177,10 @@ func atRandom(t *testing.T, o Options) {
 	seed := time.Now().UnixNano()
 	t.Log("seed", seed)
 	c := &chaos{random: rand.New(rand.NewSource(seed)), queued: map[string]string{}, handles: map[string]bool{}}
-	s := &store{}
+	s := &store{memory: newMemory(nil)}
 	o.Servers, o.Store, o.SubmitTimeout = c, s, time.Millisecond
 	l := New(o)
+	l.stored = false
 	c.l = l
 
 	ctx, stop := context.WithCancel(t.Context())

@@ -16,6 +16,7 @@ type Mode string
 const (
 	Background Mode = "background"
 	Sync       Mode = "sync"
+	Tracked    Mode = "tracked"
 )
 
 // State is where a job is in its life. States only move forward.
@@ -24,6 +25,7 @@ type State string
 // The states, in their order. Unknown is a background job that no job server knows any more and whose end nobody reported:
 // it may have completed or not.
 const (
+	Scheduled State = "scheduled"
 	Queued    State = "queued"
 	Running   State = "running"
 	Completed State = "completed"
@@ -33,8 +35,23 @@ const (
 	Unknown   State = "unknown"
 )
 
+// States lists them all, and Modes all modes.
+var (
+	States = []State{Scheduled, Queued, Running, Completed, Failed, Cancelled, Lost, Unknown}
+	Modes  = []Mode{Background, Sync, Tracked}
+)
+
 // Ended reports whether the state is final.
-func (s State) Ended() bool { return s != Queued && s != Running }
+func (s State) Ended() bool { return s != Scheduled && s != Queued && s != Running }
+
+// OnLost says what becomes of a tracked job when the job server has lost it.
+type OnLost string
+
+// The choices; the zero value means Resubmit.
+const (
+	Resubmit OnLost = "resubmit" // at least once
+	Fail     OnLost = "fail"     // at most once: the job ends as Lost
+)
 
 // Task is what a caller wants done.
 type Task struct {
@@ -44,6 +61,13 @@ type Task struct {
 	Mode     Mode
 	Priority gearman.Priority
 	Wait     time.Duration // Sync: how long Submit waits for the end
+
+	RunAt    time.Time // Background and Tracked: not submitted before; zero: at once
+	Deadline time.Time // not run after; zero: none
+	OnLost   OnLost    // Tracked
+	Retry    Retry     // Tracked
+	RetryOf  string    // id of the job that this one runs again
+	Key      *Key      // its Key and Fingerprint; nil: none
 }
 
 // Record is a snapshot of what is known of a job. Its slices and pointers are shared and must not be changed.
@@ -63,6 +87,18 @@ type Record struct {
 	Kept     bool               // a completed job's Result is here: false when nobody told it to the gateway, or it expired
 	Error    *event.Error       // of a job that ended without a result
 	Warnings [][]byte
+
+	RunAt       time.Time // not submitted before; zero: at once
+	Deadline    time.Time // not run after; zero: none
+	OnLost      OnLost    // of a tracked job
+	Retry       Retry     // of a tracked job
+	Attempt     int       // how often it was tried again because it failed
+	Deaths      int       // how often its run died where we could see it
+	Sent        bool      // of a job that is not to run twice: its submit was begun
+	RetryOf     string    // id of the job that this one runs again
+	Traceparent string    // W3C trace context of the request that submitted it
+	Log         []Entry   // set by Job and Store.Get, and in the change that ends a job
+	Replayed    bool      // Submit found it under the task's idempotency key
 
 	SubmittedAt time.Time
 	StartedAt   time.Time // zero until known

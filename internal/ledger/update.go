@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"time"
 
 	"gearman-gateway/internal/event"
@@ -33,17 +34,24 @@ func (l *Ledger) update(j *job, u gearman.Update) {
 // created notes where a job is. A handle that a live job has on the same connection means that the job server coalesced the two;
 // a handle of its own means that a job with the same unique is over.
 func (l *Ledger) created(j *job, where gearman.Job) {
-	if j.Handle == "" || j.Server == where.Server { // our pool may have told it already, without the generation
-		if j.Mode == Background && !j.State.Ended() {
+	if j.own() || j.Handle == "" || j.Server == where.Server { // our pool may have told it already, without the generation
+		if j.Mode == Background && !j.durable && !j.State.Ended() { // a durable one's id was given out long ago
 			if other := l.byHandle[where.Handle]; other != nil && other != j && other.coalesced(j, where) {
 				l.merge(j, other)
 				return
 			}
 		}
+		if j.Handle != "" && (j.Handle != where.Handle || j.Server != where.Server) {
+			l.drop(j) // what another run has sent
+		}
 		l.place(j, where)
 		l.supersede(j)
 	}
 	l.submitted(j)
+	j.there, j.pause = true, 0
+	if j.Mode == Tracked && j.doubt {
+		l.doubted(j, j.epoch)
+	}
 }
 
 // supersede ends the records of background jobs that must be over, since the job server did not coalesce the new one with them:
@@ -66,7 +74,7 @@ func (j *job) coalesced(with *job, where gearman.Job) bool {
 
 // merge gives a job up for the one that the job server has made of both.
 func (l *Ledger) merge(j, other *job) {
-	l.forget(j)
+	l.dismiss(j)
 	j.merged = other
 	close(j.done)
 }
@@ -79,6 +87,8 @@ func (l *Ledger) submitted(j *job) {
 	}
 }
 
+const lostMessage = "the connection to the job server was lost while the job was there; it may have run or not"
+
 // lose ends a job whose submit or connection failed. A background job lives on without either, if a job server has it.
 func (l *Ledger) lose(j *job, u gearman.Update) {
 	refused := errors.Is(u.Err, gearman.ErrNotSent) || errors.As(u.Err, new(*gearman.ServerError))
@@ -88,7 +98,15 @@ func (l *Ledger) lose(j *job, u gearman.Update) {
 		}
 		return
 	}
-	message := "the connection to the job server was lost while the job was there; it may have run or not"
+	if j.Mode == Tracked {
+		l.recover(j, refused)
+		return
+	}
+	if j.own() && refused { // scheduled, in the background
+		l.submitLater(j)
+		return
+	}
+	message := lostMessage
 	if refused {
 		message = "no job server took the job"
 	}
@@ -115,19 +133,23 @@ func (l *Ledger) hear(j *job, u gearman.Update) {
 	}
 }
 
-// learn enters the answer to a status request and returns the record.
-func (l *Ledger) learn(j *job, status gearman.JobStatus) (Record, error) {
+// learn enters the answer to a status request about a job's submit and returns the record.
+func (l *Ledger) learn(j *job, epoch int, status gearman.JobStatus) (Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if j.live() {
+	if j.live() && j.epoch == epoch && (j.there || !j.own()) {
 		if status.Running {
 			l.started(j)
 		}
 		if p := progress(status); p != nil && j.ours == 0 {
 			j.Progress = p
 		}
-		if !status.Known && j.Mode == Background && j.ours == 0 {
+		switch {
+		case status.Known || j.ours > 0:
+		case j.Mode == Background:
 			l.end(j, Unknown, "", nil)
+		case j.Mode == Tracked:
+			l.forgotten(j)
 		}
 	}
 	r := j.Record
@@ -139,8 +161,9 @@ func (l *Ledger) learn(j *job, status gearman.JobStatus) (Record, error) {
 
 func (l *Ledger) started(j *job) {
 	if j.State == Queued {
-		j.State, j.StartedAt = Running, time.Now()
+		j.StartedAt = time.Now()
 		l.submitted(j)
+		l.move(j, Running)
 		l.apply(j, event.JobStarted, event.Data{})
 	}
 }
@@ -148,6 +171,7 @@ func (l *Ledger) started(j *job) {
 func (l *Ledger) progress(j *job, p event.Progress) {
 	l.started(j)
 	j.Progress = &p
+	l.log(j, Entry{Progress: &p})
 	l.apply(j, event.JobProgress, event.Data{Progress: &p})
 }
 
@@ -157,6 +181,7 @@ func (l *Ledger) data(j *job, b []byte) {
 	if l.keep(j, len(b)) {
 		j.Result = append(j.Result, b...) // earlier snapshots see their own length of it
 	}
+	l.log(j, Entry{Payload: b})
 	l.apply(j, event.JobData, event.Data{Chunk: b})
 }
 
@@ -168,8 +193,12 @@ func (l *Ledger) warning(j *job, b []byte) {
 	if len(j.Warnings) < maxWarnings && l.keep(j, len(b)) {
 		j.Warnings = append(j.Warnings, b)
 	}
+	l.log(j, Entry{Warning: true, Payload: b})
 	l.apply(j, event.JobWarning, event.Data{Chunk: b})
 }
+
+// maxMessage bounds what a worker says of its failure, in bytes; the rest is cut off.
+const maxMessage = 64 << 10
 
 func (l *Ledger) complete(j *job, rest []byte) {
 	l.started(j)
@@ -189,9 +218,14 @@ func (l *Ledger) complete(j *job, rest []byte) {
 
 func (l *Ledger) fail(j *job, e event.Error) {
 	l.started(j)
+	if len(e.Message) > maxMessage {
+		e.Message = strings.ToValidUTF8(e.Message[:maxMessage], "") + "…"
+	}
 	state, t := Failed, event.JobFailed
 	if e.Kind == "cancelled" {
 		state, t = Cancelled, event.JobCancelled
+	} else if l.tryAgain(j) {
+		return
 	}
 	l.end(j, state, t, &e)
 }
@@ -202,7 +236,7 @@ func (l *Ledger) keep(j *job, n int) bool {
 		return false
 	}
 	if fits := j.bytes+int64(n) <= l.o.MaxBytes; fits && l.bytes+int64(n) > l.o.MaxBytes {
-		l.shed(l.o.MaxBytes-int64(n), time.Time{})
+		l.shed(l.o.MaxBytes-int64(n), time.Time{}, l.stored)
 	}
 	if l.bytes+int64(n) > l.o.MaxBytes {
 		l.drop(j)
@@ -217,31 +251,60 @@ func (l *Ledger) keep(j *job, n int) bool {
 
 // drop gives up what there is of a result.
 func (l *Ledger) drop(j *job) {
+	j.spilled = false
 	l.bytes -= int64(len(j.Result))
 	j.bytes -= int64(len(j.Result))
 	j.Result = nil
 }
 
+// keepWorkload keeps the workload of a job that may be run again, where no store does. It counts as a result does.
+func (l *Ledger) keepWorkload(j *job) {
+	if j.State == Completed {
+		j.workload = nil
+	}
+	l.bytes += int64(len(j.workload))
+	j.bytes += int64(len(j.workload))
+}
+
 // end moves a job to its last state and wakes who waits for it. t may be "" for an end that nobody reported.
 func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 	l.settle(j)
-	j.State, j.Error, j.EndedAt = s, e, time.Now()
+	l.clock.unset(j.due)
+	l.deadlines.unset(j.deadline)
+	j.Error, j.EndedAt, j.pending = e, time.Now(), false
+	l.move(j, s)
 	if !j.Kept {
 		l.drop(j)
 	}
-	j.at = l.ended.PushBack(j)
+	l.keepWorkload(j)
+	j.at = l.past.PushBack(j)
 	if j.bytes > 0 {
 		j.kept = l.results.PushBack(j)
 	}
-	if t != "" {
+	if t == "" {
+		l.o.Store.Apply(j.change())
+	} else {
 		l.apply(j, t, event.Data{Error: e, Result: j.Result})
 	}
 	close(j.done)
-	l.shed(l.o.MaxBytes, j.EndedAt.Add(-l.o.ResultTTL))
+	l.shed(l.o.MaxBytes, j.EndedAt.Add(-l.o.ResultTTL), l.stored)
 }
 
 // apply gives a change and the event it causes to the store, with what every event of a job says.
 func (l *Ledger) apply(j *job, t event.Type, d event.Data) {
+	l.o.Store.Apply(j.change(), l.event(j, t, d))
+}
+
+// change is what the store is to know of a job: its log, too, when it has ended.
+func (j *job) change() Change {
+	r := j.Record
+	if r.State.Ended() {
+		r.Log = j.lines
+	}
+	return Change{Record: r}
+}
+
+func (l *Ledger) event(j *job, t event.Type, d event.Data) event.Event {
 	j.seq++
 	d.ID, d.Handle, d.Server, d.Function, d.Unique = j.ID, j.Handle, j.Server, j.Function, j.Unique
 	d.State = string(j.State)
@@ -249,5 +312,5 @@ func (l *Ledger) apply(j *job, t event.Type, d event.Data) {
 	if j.ID != "" { // not a foreign client's
 		subject, d.Mode, d.Priority = j.ID, string(j.Mode), j.Priority.String()
 	}
-	l.o.Store.Apply(Change{j.Record}, event.New(t, subject, j.seq, time.Now(), d))
+	return event.New(t, subject, j.seq, time.Now(), d)
 }

@@ -130,6 +130,8 @@ type recorder struct {
 
 func newRecorder() *recorder { return &recorder{changed: make(chan struct{})} }
 
+func (r *recorder) Deadline(*gearman.Assignment) time.Time { return time.Time{} }
+
 func (r *recorder) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 	d.Handle, d.Server, d.Function, d.Unique = a.Handle, a.Server, a.Function, a.Unique
 	r.Publish(event.Event{Type: t, Data: d})

@@ -28,6 +28,12 @@ var ErrFailed = errors.New("the handler reported a failure")
 // another worker, if its handler did not complete it all the same.
 var ErrStopped = errors.New("the worker is stopping")
 
+// Why else a job's context ends.
+var (
+	ErrCancelled = errors.New("the job was cancelled")
+	ErrDeadline  = errors.New("the job's deadline has passed")
+)
+
 // Job is one run of a function. Its methods are safe for concurrent use until Run returns; they fail when the connection to the
 // job server is lost, which a handler may ignore: the result is kept all the same where the gateway knows the job.
 type Job struct {

@@ -34,6 +34,8 @@ type Options struct {
 // JobData and JobWarning, and last FunctionAfterExecute or FunctionOnFailure. It must not block.
 type Observer interface {
 	Observe(a *gearman.Assignment, t event.Type, d event.Data)
+	// Deadline returns when a run that has begun is to be over; zero: whenever.
+	Deadline(a *gearman.Assignment) time.Time
 }
 
 // ErrNoFunctions: a pool without handlers has nothing to do.
@@ -51,8 +53,9 @@ type Pool struct {
 	jobs      context.Context
 	running   atomic.Int64
 
-	mu  sync.Mutex // makes the order of the worker's events that of their seq
-	seq uint64
+	mu   sync.Mutex // makes the order of the worker's events that of their seq
+	seq  uint64
+	runs map[*gearman.Assignment]context.CancelCauseFunc
 }
 
 // New checks the options and returns a pool that is not running yet.
@@ -74,7 +77,7 @@ func New(o Options) (*Pool, error) {
 	}
 	o.Concurrency = cmp.Or(o.Concurrency, 8)
 	o.Grace = cmp.Or(o.Grace, 5*time.Second)
-	p := &Pool{o: o, functions: slices.Sorted(maps.Keys(o.Handlers))}
+	p := &Pool{o: o, functions: slices.Sorted(maps.Keys(o.Handlers)), runs: map[*gearman.Assignment]context.CancelCauseFunc{}}
 	p.soft, p.quit = context.WithCancel(context.Background())
 	p.jobs, p.cancel = context.WithCancelCause(context.Background())
 	return p, nil
@@ -124,6 +127,15 @@ func (p *Pool) Stop(ctx context.Context) error {
 	}
 	<-left
 	return fmt.Errorf("%d jobs did not end within %v of being cancelled", abandoned, p.o.Grace)
+}
+
+// Cancel ends the context of a run, with the cause ErrCancelled. It does nothing if the run has ended, and does not block.
+func (p *Pool) Cancel(a *gearman.Assignment) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if cancel := p.runs[a]; cancel != nil {
+		cancel(ErrCancelled)
+	}
 }
 
 // notify turns what a connection does into the events that dmank/gearman has for it.

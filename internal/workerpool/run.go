@@ -27,9 +27,32 @@ func (p *Pool) run(a *gearman.Assignment) {
 	var result []byte
 	err := errExited // stays so when the handler leaves by runtime.Goexit, which only deferred calls outlive
 	defer func() { p.finish(a, observe, begin, result, err) }()
-	result, err = p.execute(&Job{
+	ctx, end := p.context(a)
+	defer end()
+	result, err = p.execute(ctx, &Job{
 		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload, a: a, observe: observe,
 	})
+}
+
+// context returns the context of a run, which ends when the pool stops, the job's deadline comes, or the run is cancelled.
+func (p *Pool) context(a *gearman.Assignment) (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(p.jobs)
+	p.mu.Lock()
+	p.runs[a] = cancel
+	p.mu.Unlock()
+	release := func() {}
+	if p.o.Observer != nil {
+		if d := p.o.Observer.Deadline(a); !d.IsZero() {
+			ctx, release = context.WithDeadlineCause(ctx, d, ErrDeadline)
+		}
+	}
+	return ctx, func() {
+		p.mu.Lock()
+		delete(p.runs, a)
+		p.mu.Unlock()
+		release()
+		cancel(nil)
+	}
 }
 
 var errExited = errors.New("the handler ended its goroutine")
@@ -63,7 +86,7 @@ func (p *Pool) finish(
 }
 
 // execute calls the handler. A panic becomes an error: without an answer the job would run forever in the job server's eyes.
-func (p *Pool) execute(j *Job) (result []byte, err error) {
+func (p *Pool) execute(ctx context.Context, j *Job) (result []byte, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			p.o.Log.Error().Str("function", j.Function).Str("handle", j.Handle).Bytes("stack", debug.Stack()).
@@ -75,11 +98,12 @@ func (p *Pool) execute(j *Job) (result []byte, err error) {
 	if !ok {
 		return nil, fmt.Errorf("function %q is not registered here", j.Function)
 	}
-	ctx, cancel := context.WithCancel(p.jobs)
-	defer cancel()
+	if ctx.Err() != nil { // its deadline has passed while it was queued
+		return nil, context.Cause(ctx)
+	}
 	result, err = h.Run(ctx, j)
-	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	return result, err
 }
@@ -96,7 +120,9 @@ func describe(err error) *event.Error {
 		kind = "panic"
 	case errors.Is(err, ErrFailed):
 		kind = "failed"
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, ErrCancelled):
+		kind = "cancelled"
+	case errors.Is(err, ErrDeadline), errors.Is(err, context.DeadlineExceeded):
 		kind = "timeout"
 	}
 	return &event.Error{Kind: kind, Message: strings.ToValidUTF8(err.Error(), "\uFFFD")}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -146,6 +147,8 @@ type truth struct {
 	sync.Mutex
 	told map[string][]event.Type
 }
+
+func (o *truth) Deadline(*gearman.Assignment) time.Time { return time.Time{} }
 
 func (o *truth) Observe(a *gearman.Assignment, t event.Type, _ event.Data) {
 	for range 20 {

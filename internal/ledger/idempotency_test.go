@@ -1,0 +1,237 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// keyed is a task with an idempotency key.
+func keyed(mode Mode, fingerprint string) Task {
+	return Task{
+		Function: "f", Mode: mode, Workload: []byte("w"), Wait: time.Minute,
+		Key: &Key{Key: "k", Fingerprint: []byte(fingerprint)},
+	}
+}
+
+func TestAKeyReplaysItsJob(t *testing.T) {
+	for _, mode := range Modes {
+		lives(t, Options{}, func(t *testing.T, b *life) {
+			submit := func() (Record, error) { return b.Submit(t.Context(), keyed(mode, "a")) }
+			first := b.call(submit)
+			s := b.next()
+			s.created(at("H:1"))
+			synctest.Wait()
+			second := b.call(submit)
+			if second.returned() != (mode != Sync) {
+				t.Errorf("%s: the second has returned: %v", mode, mode == Sync)
+			}
+			if mode == Sync {
+				s.completed("result")
+			}
+			one, two := first.must(t), second.must(t)
+			if one.ID != two.ID || one.Replayed || !two.Replayed {
+				t.Errorf("%s: %s (replayed %v), then %s (%v)", mode, one.ID, one.Replayed, two.ID, two.Replayed)
+			}
+			if mode == Sync && string(two.Result) != "result" {
+				t.Errorf("result %q", two.Result)
+			}
+			if _, err := b.Submit(t.Context(), keyed(mode, "another")); !errors.Is(err, ErrKeyReused) {
+				t.Errorf("%s: another task: %v", mode, err)
+			}
+			b.quiet()
+		})
+	}
+}
+
+func TestTwoAtOnceWithOneKeyAreOneJob(t *testing.T) {
+	for _, mode := range Modes {
+		lives(t, Options{}, func(t *testing.T, b *life) {
+			hold := make(chan struct{})
+			b.disk.with(func() { b.disk.hold = hold })
+			submit := func() (Record, error) { return b.Submit(t.Context(), keyed(mode, "a")) }
+			calls := []*outcome{b.call(submit), b.call(submit)}
+			close(hold)
+			s := b.next()
+			s.created(at("H:1"))
+			s.completed("")
+			b.quiet()
+			var id string
+			for _, o := range calls {
+				r, err := o.get()
+				switch {
+				case errors.Is(err, ErrKeyPending):
+				case err != nil:
+					t.Errorf("%s: %v", mode, err)
+				case id != "" && id != r.ID:
+					t.Errorf("%s: two jobs", mode)
+				default:
+					id = r.ID
+				}
+			}
+			if id == "" {
+				t.Errorf("%s: neither was accepted", mode)
+			}
+			if len(b.byID) != 1 {
+				t.Errorf("%s: %d records", mode, len(b.byID))
+			}
+		})
+	}
+}
+
+func TestWhileABackgroundJobHasNoHandleItsKeyIsPending(t *testing.T) {
+	lives(t, Options{}, func(t *testing.T, b *life) {
+		submit := func() (Record, error) { return b.Submit(t.Context(), keyed(Background, "a")) }
+		first := b.call(submit)
+		if _, err := submit(); !errors.Is(err, ErrKeyPending) {
+			t.Errorf("error %v", err)
+		}
+		b.next().created(at("H:1"))
+		synctest.Wait()
+		if one, two := first.must(t), b.call(submit).must(t); one.ID != two.ID || two.Handle != "H:1" {
+			t.Errorf("%+v, then %+v", one, two)
+		}
+	})
+}
+
+func TestAKeyIsFreeAgainWhenNothingWasSent(t *testing.T) {
+	for _, mode := range []Mode{Background, Sync} {
+		lives(t, Options{}, func(t *testing.T, b *life) {
+			submit := func() (Record, error) { return b.Submit(t.Context(), keyed(mode, "a")) }
+			first := b.call(submit)
+			b.next().refused(errNotSent)
+			if _, err := first.get(); !errors.Is(err, errNotSent) {
+				t.Errorf("%s: %v", mode, err)
+			}
+			second := b.call(submit)
+			s := b.next()
+			s.created(at("H:1"))
+			s.completed("")
+			if r := second.must(t); r.Replayed {
+				t.Errorf("%s: replayed %+v", mode, r)
+			}
+		})
+	}
+}
+
+func TestAKeyWhoseOutcomeIsUnknownIsNotSubmittedAgain(t *testing.T) {
+	lives(t, Options{}, func(t *testing.T, b *life) {
+		ctx, cancel := context.WithCancel(t.Context())
+		first := b.call(func() (Record, error) { return b.Submit(ctx, keyed(Background, "a")) })
+		s := b.next()
+		cancel()
+		r, err := first.get()
+		if !errors.Is(err, context.Canceled) || r.ID == "" {
+			t.Errorf("%+v, %v", r, err)
+		}
+		again := b.call(func() (Record, error) { return b.Submit(t.Context(), keyed(Background, "a")) })
+		if got := again.must(t); got.ID != r.ID || !got.Replayed {
+			t.Errorf("got %+v", got)
+		}
+		s.created(at("H:1"))
+		b.quiet()
+	})
+}
+
+// A crash between the commit and the handle never leads to a second submit, and after it the key still answers.
+func TestAKeyOutlivesTheGateway(t *testing.T) {
+	for _, mode := range Modes {
+		for _, when := range []string{"on its way", "with a handle", "ended"} {
+			lives(t, Options{}, func(t *testing.T, b *life) {
+				first := b.call(func() (Record, error) { return b.Submit(t.Context(), keyed(mode, "a")) })
+				s := b.next()
+				if when != "on its way" {
+					s.created(at("H:1"))
+				}
+				if when == "ended" && mode != Background {
+					s.completed("result")
+				}
+				synctest.Wait()
+				b.restart()
+				_, _ = first.get()
+				again := b.call(func() (Record, error) { return b.Submit(t.Context(), keyed(mode, "a")) })
+				r := again.must(t)
+				if !r.Replayed || mode != Tracked && r.State == Queued && r.Handle == "" {
+					t.Errorf("%s %s: %+v", mode, when, r)
+				}
+				if mode == Tracked && when != "ended" {
+					if s := b.next(); s.Unique != r.ID {
+						t.Errorf("%s: %+v", when, s.Task)
+					}
+				}
+				b.quiet()
+				if _, err := b.Submit(t.Context(), keyed(mode, "another")); !errors.Is(err, ErrKeyReused) {
+					t.Errorf("%s %s: another task: %v", mode, when, err)
+				}
+			})
+		}
+	}
+}
+
+// A task that joined a job by its unique is answered with that job for ever, not with whatever has the unique by then.
+func TestAKeyOfATaskThatJoinedAJobReplaysThatJob(t *testing.T) {
+	lives(t, Options{}, func(t *testing.T, b *life) {
+		plain := Task{Function: "f", Mode: Tracked, Unique: "u", Workload: []byte("w")}
+		first := b.enter(plain)
+		s := b.next()
+		s.created(at("H:1"))
+		task := keyed(Tracked, "a")
+		task.Unique = "u"
+		joined := b.enter(task)
+		if joined.ID != first.ID {
+			t.Fatalf("%+v did not join", joined)
+		}
+		if joined.Replayed {
+			t.Error("replayed on the key's first use")
+		}
+		s.completed("result")
+		synctest.Wait()
+		if again := b.enter(task); again.ID != first.ID || !again.Replayed {
+			t.Errorf("the second time it is job %s, was %s", again.ID, first.ID)
+		}
+		b.quiet()
+	})
+}
+
+// The job server makes one job of two background jobs; the key's must answer all the same.
+func TestAKeyOfACoalescedBackgroundJobAnswersStill(t *testing.T) {
+	lives(t, Options{}, func(t *testing.T, b *life) {
+		first := b.call(func() (Record, error) {
+			return b.Submit(t.Context(), Task{Function: "f", Unique: "u", Workload: []byte("w")})
+		})
+		b.next().created(at("H:1"))
+		first.must(t)
+		task := keyed(Background, "a")
+		task.Unique = "u"
+		second := b.call(func() (Record, error) { return b.Submit(t.Context(), task) })
+		b.next().created(at("H:1"))
+		r := second.must(t)
+		again := b.enter(task)
+		if again.ID != r.ID || again.Handle != "H:1" || !again.Replayed {
+			t.Errorf("accepted as %+v, replayed as %+v", r, again)
+		}
+		b.quiet()
+	})
+}
+
+func TestKeysInMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, servers := inMemory(t, Options{})
+		r, err := l.Submit(t.Context(), keyed(Tracked, "a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-servers.submits
+		again, err := l.Submit(t.Context(), keyed(Tracked, "a"))
+		if err != nil || again.ID != r.ID || !again.Replayed {
+			t.Errorf("%+v, %v", again, err)
+		}
+		later(keyTTL + time.Hour)
+		fresh, err := l.Submit(t.Context(), keyed(Tracked, "b"))
+		if err != nil || fresh.ID == r.ID {
+			t.Errorf("after its time: %+v, %v", fresh, err)
+		}
+	})
+}

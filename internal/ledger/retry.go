@@ -1,0 +1,54 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Why a job cannot be run again.
+var (
+	ErrNotEnded   = errors.New("the job has not ended")
+	ErrCompleted  = errors.New("the job has completed")
+	ErrNoWorkload = errors.New("the job's workload was not kept")
+)
+
+// RunAgain submits a tracked job that failed, was lost or cancelled as a new job, whose RetryOf names the old one. The error is
+// ErrNotFound, one of the above, or one of Submit.
+func (l *Ledger) RunAgain(ctx context.Context, ref string) (Record, error) {
+	old, workload, err := l.ended(ctx, ref)
+	switch {
+	case err != nil:
+		return Record{}, err
+	case !old.State.Ended():
+		return Record{}, ErrNotEnded
+	case old.State == Completed:
+		return Record{}, ErrCompleted
+	case old.Mode != Tracked:
+		return Record{}, ErrNoWorkload
+	}
+	if workload == nil {
+		if workload, err = l.o.Store.Workload(ctx, old.ID); errors.Is(err, ErrNotFound) {
+			return Record{}, ErrNoWorkload
+		} else if err != nil {
+			return Record{}, fmt.Errorf("reading the workload of job %s: %w", old.ID, err)
+		}
+	}
+	return l.Submit(ctx, Task{
+		Function: old.Function, Workload: workload, Mode: old.Mode, Priority: old.Priority, Unique: old.Unique,
+		OnLost: old.OnLost, Retry: old.Retry, RetryOf: old.ID,
+	})
+}
+
+// ended returns a job's record, and its workload where that is in memory.
+func (l *Ledger) ended(ctx context.Context, ref string) (r Record, workload []byte, err error) {
+	j := l.find(ref)
+	if j == nil {
+		r, err = l.o.Store.Get(ctx, ref)
+		return r, nil, err
+	}
+	defer l.release(j)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return j.Record, j.workload, nil
+}

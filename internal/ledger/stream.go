@@ -1,0 +1,133 @@
+package ledger
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Bounds of one job's log. Beyond them the oldest entries are dropped, and whoever reads the log sees by its Seq that some are missing.
+const (
+	maxLogEntries = 500
+	maxLogBytes   = 64 << 10
+)
+
+// maxLogs bounds the payloads of all logs in memory. Beyond it a payload is told to nobody but the store's events.
+const maxLogs = 64 << 20
+
+// log adds a line to a job's log and wakes who follows it.
+func (l *Ledger) log(j *job, e Entry) {
+	j.logSeq++
+	if n := len(e.Payload); n > 0 && l.logBytes+n > maxLogs && !l.clearLogs(maxLogs-n) {
+		return
+	}
+	e.Seq, e.At = j.logSeq, time.Now()
+	j.lines = append(j.lines, e)
+	l.count(j, len(e.Payload))
+	for len(j.lines) > maxLogEntries || j.logBytes > maxLogBytes {
+		l.count(j, -len(j.lines[0].Payload))
+		j.lines = j.lines[1:]
+	}
+	if j.followed != nil {
+		close(j.followed)
+		j.followed = nil
+	}
+}
+
+// How many ended jobs are looked at for a log to give up.
+const clearWithin = 1000
+
+// clearLogs gives up the logs of the oldest ended jobs until no more than max bytes are left, and reports whether it has come to that.
+func (x *index) clearLogs(max int) bool {
+	e := x.past.Front()
+	for i := 0; i < clearWithin && e != nil && x.logBytes > max; i++ {
+		x.clearLog(e.Value.(*job))
+		e = e.Next()
+	}
+	return x.logBytes <= max
+}
+
+func (x *index) count(j *job, n int) {
+	j.logBytes += n
+	x.logBytes += n
+}
+
+func (x *index) clearLog(j *job) {
+	x.count(j, -j.logBytes)
+	j.lines = nil
+}
+
+// Follow calls send for each entry of a job's log after the one with the number after, and for those to come, until the job has
+// ended, which is nil, or ctx ends or send fails. Entries may be missing where the log was full: Seq tells. The error is ErrNotFound
+// for a job that is not in the ledger, a stranger's too.
+func (l *Ledger) Follow(ctx context.Context, ref string, after uint64, send func(Entry) error) error {
+	j := l.find(ref)
+	if j == nil {
+		r, err := l.o.Store.Get(ctx, ref)
+		if err != nil {
+			return err
+		}
+		return sendAfter(r.Log, after, send)
+	}
+	defer l.release(j)
+	for {
+		entries, more := l.entries(j, after)
+		if err := sendAfter(entries, after, send); err != nil {
+			return err
+		}
+		if n := len(entries); n > 0 {
+			after = max(after, entries[n-1].Seq)
+		}
+		if more == nil {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// entries returns a job's log after an entry, and a channel that is closed when there is more; nil when there will be none.
+func (l *Ledger) entries(j *job, after uint64) (entries []Entry, more <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	from, _ := slices.BinarySearchFunc(j.lines, after, func(e Entry, after uint64) int { return cmpSeq(e.Seq, after+1) })
+	entries = slices.Clone(j.lines[from:])
+	if !j.live() {
+		return entries, nil
+	}
+	if j.followed == nil {
+		j.followed = make(chan struct{})
+	}
+	return entries, j.followed
+}
+
+func cmpSeq(a, b uint64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+func sendAfter(entries []Entry, after uint64, send func(Entry) error) error {
+	for _, e := range entries {
+		if e.Seq <= after {
+			continue
+		}
+		if err := send(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// move takes a job to a state and logs it.
+func (l *Ledger) move(j *job, s State) {
+	j.State = s
+	l.log(j, Entry{State: s})
+}

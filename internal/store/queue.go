@@ -1,0 +1,204 @@
+package store
+
+import (
+	"errors"
+	"sync"
+
+	"gearman-gateway/internal/event"
+	"gearman-gateway/internal/ledger"
+)
+
+// Bounds. Beyond the first two, Commit fails at once; beyond the third, an Apply's events are dropped. The changes of Apply are
+// bounded by the number of records, since those of one record join each other.
+const (
+	maxCommits     = 10_000
+	maxCommitBytes = 256 << 20
+	maxEvents      = 100_000
+
+	maxBatch      = 1000 // changes in a transaction, so that nobody waits long for those before him
+	maxBatchBytes = 16 << 20
+)
+
+var (
+	errQueueFull = errors.New("too many changes wait to be stored")
+	errClosed    = errors.New("the store is closed")
+)
+
+// op is a change on its way to the disk. One with a done but without a record only waits for those before it.
+type op struct {
+	ledger.Change
+	wipe    bool // what is stored of the record goes first: the change joined one that forgot it
+	events  []event.Event
+	bytes   int64
+	done    chan error // of a Commit, holds one; nil for an Apply
+	refused bool       // it can never be stored
+	err     error      // why it alone is not
+}
+
+// join makes o a newer change of the same record. What the newer one does not bring stays.
+func (o *op) join(newer *op) {
+	older := o.Change
+	o.Change, o.events = newer.Change, append(o.events, newer.events...)
+	o.wipe = o.wipe || older.Forget
+	if !older.Forget && !newer.Forget {
+		o.inherit(older)
+	}
+	o.bytes = size(o.Change)
+}
+
+func (o *op) inherit(older ledger.Change) {
+	if o.Workload == nil {
+		o.Workload = older.Workload
+	}
+	if o.Key == nil {
+		o.Key = older.Key
+	}
+	was, is := older.Record, &o.Record
+	if is.Result == nil {
+		is.Result = was.Result
+	}
+	if is.Warnings == nil {
+		is.Warnings = was.Warnings
+	}
+	if is.Log == nil {
+		is.Log = was.Log
+	}
+}
+
+// size is about how much memory a change holds.
+func size(c ledger.Change) int64 {
+	n := len(c.Workload) + len(c.Record.Result) + 500
+	for _, w := range c.Record.Warnings {
+		n += len(w)
+	}
+	for _, e := range c.Record.Log {
+		n += len(e.Payload) + 50
+	}
+	return int64(n)
+}
+
+// queue is what waits for the writer, in order.
+type queue struct {
+	wake chan struct{} // holds one: something was pushed
+
+	mu      sync.Mutex
+	ops     []*op
+	open    map[string]*op // by record: the Apply in ops that a newer one may join
+	commits int            // given and not answered
+	bytes   int64          // of those
+	events  int            // of the Applys given and not stored
+	closed  bool
+}
+
+func newQueue() *queue {
+	return &queue{wake: make(chan struct{}, 1), open: map[string]*op{}}
+}
+
+// push takes a change, or says why not. It drops the events of an Apply that it has no room for and returns how many.
+func (q *queue) push(o *op) (dropped int, err error) {
+	o.bytes = size(o.Change)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.closed:
+		return 0, errClosed
+	case o.done == nil && q.events+len(o.events) > maxEvents:
+		dropped, o.events = len(o.events), nil
+	case o.done != nil && (q.commits >= maxCommits || q.commits > 0 && q.bytes+o.bytes > maxCommitBytes):
+		return 0, errQueueFull
+	}
+	if o.done == nil {
+		q.events += len(o.events)
+	} else {
+		q.commits++
+		q.bytes += o.bytes
+	}
+	q.add(o)
+	select {
+	case q.wake <- struct{}{}:
+	default: // it is awake already
+	}
+	return dropped, nil
+}
+
+// add puts a change in its place: an Apply in that of an older one of the same record, unless a Commit of it came in between,
+// which it must not overtake.
+func (q *queue) add(o *op) {
+	id := o.Record.ID
+	if o.done != nil {
+		delete(q.open, id)
+	} else if older := q.open[id]; older != nil {
+		older.join(o)
+		return
+	} else {
+		q.open[id] = o
+	}
+	q.ops = append(q.ops, o)
+}
+
+// take returns what comes next, as much as goes in one transaction.
+func (q *queue) take() []*op {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var n int
+	var bytes int64
+	for ; n < min(len(q.ops), maxBatch) && (n == 0 || bytes+q.ops[n].bytes <= maxBatchBytes); n++ {
+		o := q.ops[n]
+		bytes += o.bytes
+		if q.open[o.Record.ID] == o {
+			delete(q.open, o.Record.ID)
+		}
+	}
+	batch := q.ops[:n:n]
+	if q.ops = q.ops[n:]; len(q.ops) == 0 {
+		q.ops = nil
+	}
+	return batch
+}
+
+// putBack puts the Applys of a batch that was not stored back in front, and returns the Commits, those that wait included.
+func (q *queue) putBack(batch []*op) (commits []*op) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	waiting := q.ops
+	q.ops = nil
+	clear(q.open)
+	for _, ops := range [][]*op{batch, waiting} {
+		for _, o := range ops {
+			if o.done != nil {
+				commits = append(commits, o)
+			} else {
+				q.add(o)
+			}
+		}
+	}
+	return commits
+}
+
+// settled makes room for as much as these changes took.
+func (q *queue) settled(ops []*op) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, o := range ops {
+		if o.done == nil {
+			q.events -= len(o.events)
+		} else {
+			q.commits--
+			q.bytes -= o.bytes
+		}
+	}
+}
+
+// close refuses what comes from now on.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+}
+
+// len returns how many changes wait.
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.ops)
+}

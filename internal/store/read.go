@@ -1,0 +1,75 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"gearman-gateway/internal/ledger"
+)
+
+// flushWait is how long a read waits to see what was given before it.
+const flushWait = time.Second
+
+// flush waits until what was given to Apply and Commit before is stored: a read sees that. While nothing can be stored it does not
+// wait, and after a second no longer; a read then sees what is stored.
+func (d *DB) flush(ctx context.Context) {
+	if d.failing.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushWait)
+	defer cancel()
+	_ = d.wait(ctx, &op{done: make(chan error, 1)}) // whatever came of it, what is stored is the best answer
+}
+
+// Get implements ledger.Store. It sees what was given before it, unless that could not be stored yet.
+func (d *DB) Get(ctx context.Context, ref string) (ledger.Record, error) {
+	d.flush(ctx)
+	r, err := d.get(ctx, ref)
+	if !errors.Is(err, ledger.ErrNotFound) {
+		return r, err
+	}
+	id, err := d.queries.NewestWithHandle(ctx, ref)
+	if err != nil {
+		return ledger.Record{}, found(err)
+	}
+	return d.get(ctx, id)
+}
+
+func (d *DB) get(ctx context.Context, id string) (ledger.Record, error) {
+	row, err := d.queries.GetJob(ctx, id)
+	if err != nil {
+		return ledger.Record{}, found(err)
+	}
+	return withPayloads(recordOf(row.Job), row)
+}
+
+// Workload implements ledger.Store. It sees what was given before it, unless that could not be stored yet.
+func (d *DB) Workload(ctx context.Context, id string) ([]byte, error) {
+	d.flush(ctx)
+	workload, err := d.queries.GetWorkload(ctx, id)
+	return workload, found(err)
+}
+
+// Key implements ledger.Store. It sees what was given before it, unless that could not be stored yet.
+func (d *DB) Key(ctx context.Context, key string) (ledger.Key, error) {
+	d.flush(ctx)
+	k, err := d.queries.GetKey(ctx, key)
+	if err != nil {
+		return ledger.Key{}, found(err)
+	}
+	at := time.UnixMicro(k.At).UTC()
+	if at.Before(d.o.Now().Add(-d.o.KeyTTL)) {
+		return ledger.Key{}, ledger.ErrNotFound
+	}
+	return ledger.Key{Key: k.Key, Fingerprint: k.Fingerprint, ID: k.Job, At: at}, nil
+}
+
+// found returns the ledger's word for an error of a query for one row.
+func found(err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return ledger.ErrNotFound
+	}
+	return err
+}

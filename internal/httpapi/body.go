@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 )
 
@@ -32,7 +33,7 @@ const firstRead = 64 << 10
 // Content-Length alone costs nothing; the caller calls release when it is done with the request.
 func (a *API) readBody(w *response, r *http.Request, limit int64) (body []byte, release func(), err error) {
 	for _, coding := range r.Header.Values("Content-Encoding") {
-		if coding != "" && coding != "identity" {
+		if coding != "" && !strings.EqualFold(coding, "identity") {
 			w.Header().Set("Accept-Encoding", "identity")
 			return nil, nil, unsupportedMediaType.because("Send the body without Content-Encoding.")
 		}

@@ -29,6 +29,9 @@ var contract = func() *openapi3.T {
 	// Both are JSON here, whatever they are called.
 	openapi3filter.RegisterBodyDecoder("application/x-www-form-urlencoded", openapi3filter.JSONBodyDecoder)
 	openapi3filter.RegisterBodyDecoder("text/plain", plainOrJSON)
+	for _, contentType := range []string{"application/x-ndjson", "application/jsonl", "text/event-stream"} {
+		openapi3filter.RegisterBodyDecoder(contentType, openapi3filter.PlainBodyDecoder)
+	}
 	openapi3filter.RegisterBodyDecoder("*/*", openapi3filter.FileBodyDecoder)
 	return doc
 }()
@@ -83,8 +86,9 @@ func TestContractHasEveryKindOfProblem(t *testing.T) {
 
 var kinds = []kind{
 	invalidJSON, invalidHeader, invalidBody, forbidden, notFound, jobNotFound, methodNotAllowed, notAcceptable, requestTimeout,
-	resultUnavailable, resultExpired, payloadTooLarge, unsupportedMediaType, validationError, internalError, gearmanError, jobFailed,
-	gearmanUnavailable, queueFull, shuttingDown, gearmanTimeout,
+	idempotencyPending, jobEnded, jobRunning, jobNotEnded, jobCompleted, workloadUnavailable, resultUnavailable, resultExpired,
+	payloadTooLarge, unsupportedMediaType, validationError, keyReused, internalError, gearmanError, jobFailed, gearmanUnavailable,
+	queueFull, noWorker, storageUnavailable, shuttingDown, gearmanTimeout,
 }
 
 // checkContract holds an exchange against the contract: the response must be one that the contract has, and a request that the
@@ -113,9 +117,10 @@ func checkContract(t *testing.T, a *API, req *http.Request, body []byte, res *ht
 	}
 	// As content types are no business of the contract where the body is any bytes, nor "+json" and none where it is JSON.
 	checked := req.Clone(context.Background())
-	if path == "/jobs" && carriesJSON(req.Header.Get("Content-Type")) {
+	takesJSON := path == "/jobs" || path == "/jobs/batch"
+	if takesJSON && carriesJSON(req.Header.Get("Content-Type")) {
 		checked.Header.Set("Content-Type", "application/json")
-	} else if path != "/jobs" {
+	} else if !takesJSON {
 		checked.Header.Set("Content-Type", "application/octet-stream")
 	}
 	checked.Body = io.NopCloser(bytes.NewReader(body))

@@ -2,69 +2,105 @@ package httpapi
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"io"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"gearman-gateway/internal/ledger"
 )
 
-// maxMistakes is how many members that are wrong are told; decoding ends with the next one.
+// maxMistakes is how many members that are wrong are told; after the next one the members of a submission are not looked at.
 const maxMistakes = 20
 
-// notYet are members of the contract to come; they are refused rather than ignored.
-var notYet = []string{"run_at", "delay", "require_worker", "on_lost"}
-
-// An envelope reads the body of POST /jobs. The workload in it may be any JSON, with duplicate names too, and comes out as a part
-// of the body, byte for byte. The members around it are known, and there once each.
+// An envelope reads submissions out of a body. A workload in one may be any JSON, with duplicate names too, and comes out as a part of
+// the body, byte for byte. The members around it are known, and there once each.
 type envelope struct {
-	body     []byte
-	dec      *jsontext.Decoder
-	seen     []string
+	body []byte
+	dec  *jsontext.Decoder
+
+	// of the submission that is read
 	mistakes []fieldError
+	twice    *problem // the first member that is there more than once
 }
 
-// decodeEnvelope fills s from body. The error is a body that is not an acceptable JSON object at all; mistakes are those in members.
-func decodeEnvelope(body []byte, s *submission) (mistakes []fieldError, err error) {
+func newEnvelope(body []byte) *envelope {
 	// The decoder would reject duplicates in the workload too: the envelope's own are found by hand.
-	e := envelope{body: body, dec: jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))}
-	e.seen = make([]string, 0, 8)
-	if err := e.object(s); err != nil {
-		return nil, unreadable(err)
-	}
-	return e.mistakes, nil
+	return &envelope{body: body, dec: jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))}
 }
 
-func (e *envelope) object(s *submission) error {
-	switch e.dec.PeekKind() {
-	case jsontext.KindBeginObject:
-	case jsontext.KindInvalid:
-		_, err := e.dec.ReadToken()
-		return err
-	default:
+// decodeEnvelope fills s from body. The error is a problem of the body as a whole; mistakes are those in members.
+func decodeEnvelope(body []byte, s *submission) (mistakes []fieldError, err error) {
+	e := newEnvelope(body)
+	mistakes, refused, err := e.submission(s)
+	if err == nil {
+		err = e.end()
+	}
+	switch {
+	case err != nil:
+		return nil, unreadable(err)
+	case refused != nil:
+		return nil, refused
+	}
+	return mistakes, nil
+}
+
+// submission fills s from the next value. What is refused is that value alone; after an error nothing more can be read.
+func (e *envelope) submission(s *submission) (mistakes []fieldError, refused *problem, err error) {
+	e.mistakes, e.twice = nil, nil
+	if e.dec.PeekKind() != jsontext.KindBeginObject {
 		if _, err := e.value(); err != nil {
-			return err
+			return nil, nil, err
 		}
-		return cmp.Or(e.end(), errNotObject)
+		return nil, wrongBody("an object"), nil
 	}
+	err = e.members(func(name string) error { return e.member(s, name) })
+	return e.mistakes, e.twice, err
+}
+
+// wrongBody is the problem for a JSON value that is not what.
+func wrongBody(what string) *problem {
+	p := validationError.because("The body must be %s.", what)
+	p.fields = []fieldError{{Pointer: "#", Detail: "must be " + what}}
+	return p
+}
+
+// members calls read for each member of the object that comes next; read takes its value.
+func (e *envelope) members(read func(name string) error, path ...string) error {
 	if _, err := e.dec.ReadToken(); err != nil {
 		return err
 	}
-	for e.dec.PeekKind() != jsontext.KindEndObject && len(e.mistakes) <= maxMistakes {
-		if err := e.member(s); err != nil {
+	seen := make([]string, 0, 8) // each is known or a mistake, so they are few
+	for e.dec.PeekKind() != jsontext.KindEndObject {
+		quoted, err := e.value()
+		switch {
+		case err != nil:
+			return err
+		case quoted.Kind() != jsontext.KindString:
+			return jsontext.ErrNonStringName
+		}
+		name := string(unquote(quoted))
+		switch {
+		case len(e.mistakes) > maxMistakes:
+			err = e.dec.SkipValue()
+		case slices.Contains(seen, name):
+			e.duplicate(append(path, name)...)
+			err = e.dec.SkipValue()
+		default:
+			seen = append(seen, name)
+			err = read(name)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	if len(e.mistakes) > maxMistakes {
-		return nil
-	}
-	if _, err := e.dec.ReadToken(); err != nil {
-		return err
-	}
-	return e.end()
+	_, err := e.dec.ReadToken()
+	return err
 }
 
 // end checks that nothing follows the value.
@@ -79,10 +115,7 @@ func (e *envelope) end() error {
 	}
 }
 
-var (
-	errTrailing  = errors.New("more than one JSON value")
-	errNotObject = errors.New("not an object")
-)
+var errTrailing = errors.New("more than one JSON value")
 
 // value reads the next value and returns it as a part of the body. The decoder's own copy is only good until its next call.
 func (e *envelope) value() (jsontext.Value, error) {
@@ -94,75 +127,94 @@ func (e *envelope) value() (jsontext.Value, error) {
 	return e.body[end-len(v) : end : end], nil
 }
 
-func (e *envelope) member(s *submission) error {
-	quoted, err := e.value()
-	if err != nil {
-		return err
+func (e *envelope) member(s *submission, name string) error {
+	if name == "retry" && e.dec.PeekKind() == jsontext.KindBeginObject {
+		return e.retry(s)
 	}
-	if quoted.Kind() != jsontext.KindString {
-		return jsontext.ErrNonStringName
-	}
-	name := string(unquote(quoted))
-	if slices.Contains(e.seen, name) {
-		return &duplicateError{name}
-	}
-	e.seen = append(e.seen, name)
-
 	value, err := e.value()
 	if err != nil {
 		return err
 	}
-	if name == "workload" {
-		s.rawWorkload = value
-		return nil
-	}
-	field := s.field(name)
+	kind := value.Kind()
 	switch {
-	case field == nil:
-		e.mistake(name, unknownMember(name))
-	case value.Kind() != jsontext.KindString:
-		e.mistake(name, "must be a string")
+	case name == "workload":
+		s.rawWorkload = value
+	case name == "retry":
+		e.mistake("must be an object", name)
+	case name == "require_worker" && kind != jsontext.KindTrue && kind != jsontext.KindFalse:
+		e.mistake("must be true or false", name)
+	case name == "require_worker":
+		s.RequireWorker = kind == jsontext.KindTrue
+	case s.text(name) != nil && kind != jsontext.KindString:
+		e.mistake("must be a string", name)
+	case s.text(name) == nil:
+		e.mistake("is not a member of a submission", name)
 	default:
-		*field = string(unquote(value))
+		if wrong := s.set(name, string(unquote(value))); wrong != "" {
+			e.mistake(wrong, name)
+		}
 	}
 	return nil
 }
 
-// field returns where the text of the member goes; nil for a member that is not known.
-func (s *submission) field(name string) *string {
-	switch name {
-	case "function":
-		return &s.Function
-	case "mode":
-		return &s.Mode
-	case "priority":
-		return &s.Priority
-	case "unique":
-		return &s.Unique
-	case "timeout":
-		return &s.Timeout
-	case "workload_encoding":
-		return &s.Encoding
+// Bounds of a retry policy.
+const (
+	maxRetries = 100
+	minBackoff = time.Second
+	maxBackoff = time.Hour
+)
+
+func (e *envelope) retry(s *submission) error {
+	s.retry = &ledger.Retry{Backoff: minBackoff}
+	there := false
+	err := e.members(func(name string) error {
+		value, err := e.value()
+		if err != nil {
+			return err
+		}
+		switch name {
+		case "max":
+			there = true
+			n, err := strconv.Atoi(string(value))
+			if err != nil || n < 0 || n > maxRetries {
+				e.mistake("must be a whole number from 0 to 100", "retry", name)
+			}
+			s.retry.Max = n
+		case "backoff":
+			d, err := time.ParseDuration(strings.Trim(string(value), `"`)) // no duration has an escape
+			if err != nil || value.Kind() != jsontext.KindString || d < minBackoff || d > maxBackoff {
+				e.mistake(`must be a duration from "1s" to "1h"`, "retry", name)
+			}
+			s.retry.Backoff = d
+		default:
+			e.mistake("is not a member of retry", "retry", name)
+		}
+		return nil
+	}, "retry")
+	if err == nil && !there {
+		e.mistake("is missing", "retry", "max")
 	}
-	return nil
+	return err
 }
 
-func unknownMember(name string) string {
-	if slices.Contains(notYet, name) {
-		return "is not available yet"
-	}
-	return "is not a member of a submission"
+func (e *envelope) mistake(detail string, path ...string) {
+	e.mistakes = append(e.mistakes, fieldError{Pointer: pointer(path...), Detail: detail})
 }
 
-func (e *envelope) mistake(member, detail string) {
-	e.mistakes = append(e.mistakes, fieldError{Pointer: pointer(member), Detail: detail})
+func (e *envelope) duplicate(path ...string) {
+	if e.twice == nil {
+		e.twice = invalidJSON.because("A member is there more than once.")
+		e.twice.fields = []fieldError{{Pointer: pointer(path...), Detail: "is there more than once"}}
+	}
 }
 
 // pointer is the JSON Pointer to a member of the body, in the form of a URI fragment (RFC 6901). A member's name may be as long
 // as the body; what is told of it is not.
-func pointer(member string) string {
-	member = member[:min(len(member), 128)]
-	fragment := url.URL{Fragment: "/" + pointerEscaper.Replace(member)}
+func pointer(path ...string) string {
+	var fragment url.URL
+	for _, member := range path {
+		fragment.Fragment += "/" + pointerEscaper.Replace(member[:min(len(member), 128)])
+	}
 	return "#" + fragment.EscapedFragment()
 }
 
@@ -177,27 +229,14 @@ func unquote(quoted jsontext.Value) []byte {
 	return plain
 }
 
-type duplicateError struct{ name string }
-
-func (e *duplicateError) Error() string { return "duplicate member " + e.name }
-
 // unreadable is the problem for a body that cannot be read. It names the place but quotes nothing, since the cause in it would be
 // logged and may be a part of the workload.
 func unreadable(err error) error {
-	if d, ok := errors.AsType[*duplicateError](err); ok {
-		p := invalidJSON.because("A member is there more than once.")
-		p.fields = []fieldError{{Pointer: pointer(d.name), Detail: "is there more than once"}}
-		return p
-	}
 	switch err {
 	case io.EOF:
 		return invalidJSON.because("The body is empty.")
 	case errTrailing:
 		return invalidJSON.because("More than one JSON value is in the body.")
-	case errNotObject:
-		p := validationError.because("The body must be a JSON object.")
-		p.fields = []fieldError{{Pointer: "#", Detail: "must be an object"}}
-		return p
 	}
 	if s, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return invalidJSON.because("The body is not valid JSON at byte %d, or not UTF-8 there.", s.ByteOffset)

@@ -21,15 +21,16 @@ func TestPathsAndMethods(t *testing.T) {
 		}
 	}
 	for target, allow := range map[string]string{
-		"DELETE /jobs":       "POST, OPTIONS",
-		"GET /jobs":          "POST, OPTIONS",
-		"POST /jobs/x":       "GET, HEAD, OPTIONS",
-		"FOO /jobs/x":        "GET, HEAD, OPTIONS",
+		"DELETE /jobs":       "GET, HEAD, POST, OPTIONS",
+		"POST /jobs/x":       "GET, HEAD, DELETE, OPTIONS",
+		"FOO /jobs/x":        "GET, HEAD, DELETE, OPTIONS",
+		"GET /jobs/x/retry":  "POST, OPTIONS",
+		"PUT /jobs/x/events": "GET, HEAD, OPTIONS",
 		"GET /functions/a":   "POST, OPTIONS",
 		"PUT /functions/a":   "POST, OPTIONS",
 		"POST /functions":    "GET, HEAD, OPTIONS",
-		"OPTIONS /jobs":      "POST, OPTIONS",
-		"OPTIONS /jobs/a%2F": "GET, HEAD, OPTIONS",
+		"OPTIONS /jobs":      "GET, HEAD, POST, OPTIONS",
+		"OPTIONS /jobs/a%2F": "GET, HEAD, DELETE, OPTIONS",
 	} {
 		method, path, _ := strings.Cut(target, " ")
 		res := c.do(method, path, "")
@@ -44,7 +45,7 @@ func TestPathsAndMethods(t *testing.T) {
 		}
 		wantProblem(t, res, methodNotAllowed)
 	}
-	for _, path := range []string{"/jobs/x", "/functions", "/workers", "/servers", "/livez", "/readyz", "/openapi.yaml"} {
+	for _, path := range []string{"/jobs", "/jobs/x", "/jobs/x/events", "/functions", "/workers", "/servers", "/livez", "/readyz", "/openapi.yaml"} {
 		if res := c.do(http.MethodHead, path, ""); res.Code != http.StatusOK {
 			t.Errorf("HEAD %s: got %d", path, res.Code)
 		}

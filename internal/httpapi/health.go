@@ -51,7 +51,7 @@ const pingTimeout = 3 * time.Second
 
 // ready reports why the gateway cannot take jobs.
 func (a *API) ready(ctx context.Context) error {
-	if a.draining.Load() {
+	if a.drain.Err() != nil {
 		return shuttingDown.because("The gateway takes no new work.")
 	}
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -16,7 +15,7 @@ import (
 	"gearman-gateway/internal/ledger"
 )
 
-// Jobs is what this package needs of the ledger. Both methods are called from many goroutines.
+// Jobs is what this package needs of the ledger. All methods are called from many goroutines.
 type Jobs interface {
 	// Submit returns when the job server has a background task, or when a sync one ended or its Wait lapsed; the record
 	// then says how far the job is. A ctx that ends first ends the call, not the job. With an error the record may still
@@ -25,6 +24,19 @@ type Jobs interface {
 
 	// Job returns what is known of the job that ref, an id or a handle, names; it waits up to wait for the job's end.
 	Job(ctx context.Context, ref string, wait time.Duration) (ledger.Record, error)
+
+	// List returns up to q.Limit records, newest first, and the Before of the next page; "" if there is none.
+	List(ctx context.Context, q ledger.Query) (records []ledger.Record, next string, err error)
+
+	// Cancel ends a job. The record is of one that has not ended yet where its run was told to end.
+	Cancel(ctx context.Context, ref string) (ledger.Record, error)
+
+	// RunAgain submits a job that has ended once more, as a new one, whose record it returns.
+	RunAgain(ctx context.Context, ref string) (ledger.Record, error)
+
+	// Follow calls send, on the caller's goroutine, for each entry of a job's log after the one with the number after, as it comes,
+	// and returns nil when the job has ended, else why it could not go on.
+	Follow(ctx context.Context, ref string, after uint64, send func(ledger.Entry) error) error
 }
 
 // Servers is what this package needs of the job servers. All methods are called from many goroutines.
@@ -33,11 +45,15 @@ type Servers interface {
 	Workers(ctx context.Context) ([]gearman.WorkerInfo, error)
 	Servers(ctx context.Context) []gearman.ServerInfo
 
+	// Load returns how many workers can do a function and how many of its jobs wait for one, as was said a moment ago. It does not
+	// block; ok is false where nobody can tell.
+	Load(function string) (workers, queued int, ok bool)
+
 	// Ping returns nil as soon as any job server answers an ECHO.
 	Ping(ctx context.Context) error
 }
 
-// API is the http.Handler of the gateway. It is safe for concurrent use and starts no goroutine.
+// API is the http.Handler of the gateway. It is safe for concurrent use, and what it starts ends with the request's context.
 type API struct {
 	o      Options
 	router *chi.Mux
@@ -45,9 +61,12 @@ type API struct {
 	origin *http.CrossOriginProtection
 	fields *fieldChecker
 
-	inflight budget      // bytes of request bodies
-	waiting  budget      // requests that wait for the end of a job
-	draining atomic.Bool // set once, by Server.Shutdown
+	inflight budget // bytes of request bodies
+	waiting  budget // requests that wait for the end of a job
+	streams  budget // event streams
+
+	drain      context.Context // ended by Server.Shutdown
+	beginDrain context.CancelFunc
 }
 
 // New returns the handler that o describes.
@@ -59,7 +78,9 @@ func New(o Options) *API {
 		fields:   newFieldChecker(o.MaxWait),
 		inflight: budget{limit: o.MaxInflightBytes},
 		waiting:  budget{limit: int64(o.MaxWaiting)},
+		streams:  budget{limit: int64(o.MaxStreams)},
 	}
+	a.drain, a.beginDrain = context.WithCancel(context.Background())
 	a.router = a.routes()
 	return a
 }
@@ -77,8 +98,13 @@ func (a *API) routes() *chi.Mux {
 	}
 
 	r.Post("/jobs", a.handle(wantsJSON(a.submit)))
+	get("/jobs", wantsJSON(a.page))
+	r.Post("/jobs/batch", a.handle(wantsJSON(a.batch)))
 	get("/jobs/{handle}", wantsJSON(a.job))
+	r.Delete("/jobs/{handle}", a.handle(wantsJSON(a.cancel)))
 	get("/jobs/{handle}/result", a.result)
+	get("/jobs/{handle}/events", a.events)
+	r.Post("/jobs/{handle}/retry", a.handle(wantsJSON(a.runAgain)))
 	r.Post("/functions/{function}", a.handle(a.call))
 
 	get("/functions", wantsJSON(a.functions))
@@ -140,6 +166,9 @@ type Options struct {
 	SyncTimeout      time.Duration // how long a sync job is waited for that names no timeout; 0 means 30 s, and never over MaxWait
 	MaxWait          time.Duration // the longest wait a caller may ask for; 0 means 5 minutes
 	MaxWaiting       int           // requests that wait for a job's end at a time; beyond it 503; 0 means 20,000
+	MaxStreams       int           // event streams at a time; beyond it 503; 0 means 10,000
+	MaxBatch         int           // submissions of one batch; 0 means 1,000
+	MaxBatchBytes    int64         // of the body of a batch; 0 means 64 MiB
 
 	// Of Server alone.
 	ReadHeaderTimeout time.Duration // 0 means 5 s
@@ -156,6 +185,9 @@ func (o Options) withDefaults() Options {
 	o.MaxWait = cmp.Or(o.MaxWait, 5*time.Minute)
 	o.SyncTimeout = min(cmp.Or(o.SyncTimeout, 30*time.Second), o.MaxWait)
 	o.MaxWaiting = cmp.Or(o.MaxWaiting, 20_000)
+	o.MaxStreams = cmp.Or(o.MaxStreams, 10_000)
+	o.MaxBatch = cmp.Or(o.MaxBatch, 1_000)
+	o.MaxBatchBytes = cmp.Or(o.MaxBatchBytes, 64<<20)
 	o.ReadHeaderTimeout = cmp.Or(o.ReadHeaderTimeout, 5*time.Second)
 	o.ReadTimeout = cmp.Or(o.ReadTimeout, 60*time.Second)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)

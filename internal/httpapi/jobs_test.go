@@ -72,7 +72,7 @@ func TestCallsThatAreRefused(t *testing.T) {
 	for target, where := range map[string]string{
 		"/functions/a%00b":                        "function",
 		"/functions/a%20b":                        "function",
-		"/functions/f?mode=tracked":               "mode",
+		"/functions/f?mode=later":                 "mode",
 		"/functions/f?mode=":                      "mode",
 		"/functions/f?mode=sync&mode=sync":        "mode",
 		"/functions/f?prio=high":                  "prio",
@@ -80,7 +80,13 @@ func TestCallsThatAreRefused(t *testing.T) {
 		"/functions/f?unique=-&unique=a&b=1":      "b unique",
 		"/functions/f?unique=%00":                 "unique",
 		"/functions/f?workload_encoding=base64":   "workload_encoding",
+		"/functions/f?retry=3":                    "retry",
 		"/functions/f?delay=1s&run_at=2027-01-01": "delay run_at",
+		"/functions/f?delay=1s":                   "delay",
+		"/functions/f?delay=&on_lost=":            "delay on_lost",
+		"/functions/f?on_lost=fail":               "on_lost",
+		"/functions/f?require_worker=1":           "require_worker",
+		"/functions/f?deadline=soon":              "deadline",
 		"/functions/f?mode=%zz":                   "",
 	} {
 		c := newClient(t, Options{})
@@ -244,7 +250,7 @@ func TestErrorsBecomeProblems(t *testing.T) {
 		{wrap(gearman.ErrOutcomeUnknown, context.DeadlineExceeded), gearmanTimeout},
 		{wrap(gearman.ErrNotSent, gearman.ErrClosed), shuttingDown},
 		{wrap(gearman.ErrNotSent, gearman.ErrUnavailable), gearmanUnavailable},
-		{wrap(gearman.ErrNotSent, gearman.ErrBusy), gearmanUnavailable},
+		{wrap(gearman.ErrNotSent, gearman.ErrBusy), queueFull},
 		{gearman.ErrNotSent, gearmanUnavailable},
 		{errors.New("dial g1:4730"), internalError},
 	} {

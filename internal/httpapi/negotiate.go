@@ -52,24 +52,37 @@ func carriesJSON(contentType string) bool {
 	return strings.HasSuffix(mediaType, "+json")
 }
 
-// preferredWait returns the wait that a Prefer header asks for (RFC 7240), at most most. The first of several counts, and what
-// is not understood is no error.
+// preferredWait returns the wait that a Prefer header asks for (RFC 7240), at most most. What is not understood is no error.
 func preferredWait(h http.Header, most time.Duration) (wait time.Duration, ok bool) {
+	value, ok := preference(h, "wait")
+	if !ok {
+		return 0, false
+	}
+	seconds, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 32)
+	if err != nil {
+		return 0, false
+	}
+	return min(time.Duration(seconds)*time.Second, most), true
+}
+
+// prefersAsync reports whether a Prefer header asks for an answer that does not wait.
+func prefersAsync(h http.Header) bool {
+	_, ok := preference(h, "respond-async")
+	return ok
+}
+
+// preference returns the value of a preference, "" if it has none. The first of several counts.
+func preference(h http.Header, name string) (value string, ok bool) {
 	for _, line := range h.Values("Prefer") {
 		for preference := range splitUnquoted(line, ',') {
-			preference, _, _ = strings.Cut(preference, ";") // parameters belong to the preference; wait has none
-			name, value, _ := strings.Cut(preference, "=")
-			if !strings.EqualFold(strings.TrimSpace(name), "wait") {
-				continue
+			preference, _, _ = strings.Cut(preference, ";") // parameters belong to the preference; those known have none
+			this, value, _ := strings.Cut(preference, "=")
+			if strings.EqualFold(strings.TrimSpace(this), name) {
+				return strings.TrimSpace(value), true
 			}
-			seconds, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(value), `"`), 10, 32)
-			if err != nil {
-				return 0, false
-			}
-			return min(time.Duration(seconds)*time.Second, most), true
 		}
 	}
-	return 0, false
+	return "", false
 }
 
 // splitUnquoted yields the parts of s between separators that are outside of quoted strings.

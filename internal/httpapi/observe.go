@@ -26,8 +26,8 @@ func (a *API) observe(next http.Handler) http.Handler {
 		defer func() {
 			stack := a.recovered(w, r, recover())
 			a.logAccess(w, r, id, stack, time.Since(started))
-			if stack != nil && w.broken {
-				panic(http.ErrAbortHandler) // so that the client sees a broken response, not a short one
+			if stack != nil && w.broken || w.status == statusClientGone {
+				panic(http.ErrAbortHandler) // so that whoever still reads sees a broken response, not a short or an empty one
 			}
 		}()
 		next.ServeHTTP(w, r)

@@ -33,16 +33,25 @@ var (
 	methodNotAllowed     = kind{"method-not-allowed", http.StatusMethodNotAllowed, "The method is not for this path", ""}
 	notAcceptable        = kind{"not-acceptable", http.StatusNotAcceptable, "Only JSON can be had here", ""}
 	requestTimeout       = kind{"request-timeout", http.StatusRequestTimeout, "The body did not arrive in time", ""}
+	idempotencyPending   = kind{"idempotency-in-progress", http.StatusConflict, "The first request with this key is not done", "1"}
+	jobEnded             = kind{"job-ended", http.StatusConflict, "The job has ended already", ""}
+	jobRunning           = kind{"job-running", http.StatusConflict, "The job runs where it cannot be stopped", ""}
+	jobNotEnded          = kind{"job-not-ended", http.StatusConflict, "The job has not ended", ""}
+	jobCompleted         = kind{"job-completed", http.StatusConflict, "The job has completed", ""}
+	workloadUnavailable  = kind{"workload-unavailable", http.StatusConflict, "The job's workload was not kept", ""}
 	resultUnavailable    = kind{"result-unavailable", http.StatusConflict, "The job has no result to give", ""}
 	resultExpired        = kind{"result-expired", http.StatusGone, "The result is no longer kept", ""}
 	payloadTooLarge      = kind{"payload-too-large", http.StatusRequestEntityTooLarge, "The body or the workload is too large", ""}
 	unsupportedMediaType = kind{"unsupported-media-type", http.StatusUnsupportedMediaType, "The body is of a type that is not read here", ""}
 	validationError      = kind{"validation-error", http.StatusUnprocessableEntity, "The request has mistakes", ""}
+	keyReused            = kind{"idempotency-key-reused", http.StatusUnprocessableEntity, "The key was used for another submission", ""}
 	internalError        = kind{"internal-error", http.StatusInternalServerError, "The gateway made a mistake", ""}
 	gearmanError         = kind{"gearman-error", http.StatusBadGateway, "The job server refused the request", ""}
 	jobFailed            = kind{"job-failed", http.StatusBadGateway, "The job did not complete", ""}
 	gearmanUnavailable   = kind{"gearman-unavailable", http.StatusServiceUnavailable, "No job server can be reached", "1"}
 	queueFull            = kind{"queue-full", http.StatusServiceUnavailable, "Too much is waiting already", "1"}
+	noWorker             = kind{"no-worker", http.StatusServiceUnavailable, "No worker can do this function", "1"}
+	storageUnavailable   = kind{"storage-unavailable", http.StatusServiceUnavailable, "Nothing can be stored", "5"}
 	shuttingDown         = kind{"shutting-down", http.StatusServiceUnavailable, "The gateway is shutting down", "5"}
 	gearmanTimeout       = kind{"gearman-timeout", http.StatusGatewayTimeout, "The job server did not answer", ""}
 )
@@ -55,13 +64,21 @@ var failures = []struct {
 	detail string
 }{
 	{gearman.ErrOutcomeUnknown, gearmanTimeout, "The job was on its way when the answer failed to come: it may or may not run."},
-	{errStopped, shuttingDown, "The gateway stopped before the job ended."},
+	{errStopped, shuttingDown, "The gateway stopped before the job had ended; the job may go on."},
 	{gearman.ErrClosed, shuttingDown, "The gateway stopped before the job was submitted."},
 	{ledger.ErrNotFound, jobNotFound, "Neither the gateway nor a job server knows this job."},
+	{ledger.ErrStoreFailed, storageUnavailable, "The job could not be stored, so it was not accepted."},
+	{ledger.ErrKeyReused, keyReused, "Another submission was sent with this Idempotency-Key before. Nothing was submitted."},
+	{ledger.ErrKeyPending, idempotencyPending, "The first request with this Idempotency-Key is still being submitted."},
+	{ledger.ErrRunning, jobRunning, "The job runs on a worker that is not the gateway's own, and Gearman has no way to stop that."},
+	{ledger.ErrEnded, jobEnded, "A job that has ended cannot be cancelled."},
+	{ledger.ErrNotEnded, jobNotEnded, "Only a job that has ended can be run again."},
+	{ledger.ErrCompleted, jobCompleted, "A job that has completed is not run again."},
+	{ledger.ErrNoWorkload, workloadUnavailable, "Only of tracked jobs the workload is kept, and only for a time."},
 	{ledger.ErrFull, queueFull, "The gateway holds as many waiting jobs as it may."},
-	{gearman.ErrBusy, gearmanUnavailable, "The job servers do not keep up with what is sent to them."},
-	{gearman.ErrUnavailable, gearmanUnavailable, "No job server could be asked."},
+	{gearman.ErrBusy, queueFull, "The job servers do not keep up with what is sent to them; nothing was submitted."},
 	{gearman.ErrNotSent, gearmanUnavailable, "Nothing was submitted; it is safe to try again."},
+	{gearman.ErrUnavailable, gearmanUnavailable, "No job server could be asked."},
 	{context.DeadlineExceeded, gearmanUnavailable, "The job server did not answer in time."},
 }
 
@@ -127,12 +144,9 @@ func asProblem(err error) *problem {
 // fail is the one place where an error becomes a response. The access log line has the error, so nobody else logs it.
 func (a *API) fail(w *response, r *http.Request, err error) {
 	w.err = err
-	if cause := context.Cause(r.Context()); cause != nil && errors.Is(err, context.Canceled) {
-		if !errors.Is(cause, errStopped) {
-			w.status = statusClientGone // nobody is there to be answered; only the log sees it
-			return
-		}
-		err = errStopped
+	if err = stopped(r.Context(), err); r.Context().Err() != nil && errors.Is(err, context.Canceled) {
+		w.status = statusClientGone // nobody is there to be answered; only the log sees it
+		return
 	}
 	if w.status != 0 {
 		return // the response was under way, and is cut short
@@ -144,7 +158,15 @@ func (a *API) fail(w *response, r *http.Request, err error) {
 	if p.retryAfter != "" {
 		w.Header().Set("Retry-After", p.retryAfter)
 	}
-	w.write(p.status, "application/problem+json", p.append(nil))
+	w.write(p.status, "application/problem+json", append(p.append(nil), '\n'))
+}
+
+// stopped returns errStopped for an err that is nothing but the end of ctx by Server.Shutdown, and else err.
+func stopped(ctx context.Context, err error) error {
+	if errors.Is(err, context.Canceled) && errors.Is(context.Cause(ctx), errStopped) {
+		return errStopped
+	}
+	return err
 }
 
 // statusClientGone is what logs show, since nginx, for a request whose client did not wait for the answer.
@@ -180,7 +202,7 @@ func (p *problem) append(b []byte) []byte {
 		}
 		b = append(b, ']')
 	}
-	return append(b, "}\n"...)
+	return append(b, '}')
 }
 
 func (f fieldError) append(b []byte) []byte {

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"cmp"
+	"fmt"
 	"math"
 	"net/url"
 	"strconv"
@@ -23,10 +25,23 @@ const (
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
 
+// A view is a record, and how its resource is shown.
+type view struct {
+	ledger.Record
+	load   *load // of the function, shown to who has just submitted the job; nil: not shown
+	listed bool  // among others, without its result and warnings
+}
+
+// A load is what the job servers said of a function a moment ago, if they did.
+type load struct {
+	workers, queued int
+	known           bool
+}
+
 // writeJob answers with the job's resource.
-func (a *API) writeJob(w *response, status int, rec ledger.Record) error {
+func (a *API) writeJob(w *response, status int, v view) error {
 	buf := buffers.Get().(*[]byte)
-	*buf = appendJob((*buf)[:0], rec)
+	*buf = append(appendJob((*buf)[:0], v), '\n')
 	w.write(status, "application/json", *buf)
 	if cap(*buf) <= 64<<10 { // one large result must not stay in memory
 		buffers.Put(buf)
@@ -36,7 +51,8 @@ func (a *API) writeJob(w *response, status int, rec ledger.Record) error {
 
 // appendJob appends the job's resource. It is written by hand because an encoder would lay out and check again the JSON that
 // a worker sent, and refuse its duplicate keys.
-func appendJob(b []byte, rec ledger.Record) []byte {
+func appendJob(b []byte, v view) []byte {
+	rec := &v.Record
 	b = append(b, `{"id":`...)
 	b = appendKnown(b, rec.ID)
 	b = append(b, `,"handle":`...)
@@ -63,7 +79,7 @@ func appendJob(b []byte, rec ledger.Record) []byte {
 	b = append(b, `,"progress":`...)
 	b = appendProgress(b, rec.Progress)
 
-	if rec.State == ledger.Completed && rec.Kept {
+	if rec.State == ledger.Completed && rec.Kept && !v.listed {
 		value, encoding := event.EncodePayload(rec.Result)
 		b = append(b, `,"result":`...)
 		b = append(b, value...)
@@ -77,28 +93,91 @@ func appendJob(b []byte, rec ledger.Record) []byte {
 	b = appendError(b, rec.Error)
 	b = append(b, `,"warnings":[`...)
 	for i, warning := range rec.Warnings {
+		if v.listed {
+			break
+		}
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = appendWarning(b, warning)
 	}
 
-	b = append(b, `],"submitted_at":`...)
-	b = appendTime(b, rec.SubmittedAt)
-	b = append(b, `,"started_at":`...)
-	b = appendTime(b, rec.StartedAt)
-	b = append(b, `,"ended_at":`...)
-	b = appendTime(b, rec.EndedAt)
+	b = append(b, ']')
+	b = appendTracking(b, rec)
+	b = appendTimes(b, rec)
 	if n := note(rec); n != "" {
 		b = append(b, `,"note":`...)
 		b = appendString(b, n)
 	}
-	self := selfLink(rec)
+	if v.load != nil {
+		b = appendLoad(b, v.load)
+	}
+	return append(appendLinks(b, rec), '}')
+}
+
+// appendTracking appends what the gateway does about a tracked job that fails or gets lost; null of another.
+func appendTracking(b []byte, rec *ledger.Record) []byte {
+	if rec.Mode == ledger.Tracked {
+		b = append(b, `,"attempt":`...)
+		b = strconv.AppendInt(b, int64(rec.Attempt)+1, 10)
+		b = append(b, `,"on_lost":`...)
+		b = appendString(b, string(cmp.Or(rec.OnLost, ledger.Resubmit)))
+	} else {
+		b = append(b, `,"attempt":null,"on_lost":null`...)
+	}
+	b = append(b, `,"retry":`...)
+	if rec.Mode == ledger.Tracked && rec.Retry.Max > 0 {
+		b = fmt.Appendf(b, `{"max":%d,"backoff":"%s"}`, rec.Retry.Max, rec.Retry.Backoff)
+	} else {
+		b = append(b, "null"...)
+	}
+	b = append(b, `,"retry_of":`...)
+	if rec.RetryOf == "" {
+		return append(b, "null"...)
+	}
+	b = append(b, `{"id":`...)
+	b = appendString(b, rec.RetryOf)
+	b = append(b, `,"self":`...)
+	b = appendString(b, "/jobs/"+rec.RetryOf)
+	return append(b, '}')
+}
+
+func appendTimes(b []byte, rec *ledger.Record) []byte {
+	b = append(b, `,"submitted_at":`...)
+	b = appendTime(b, rec.SubmittedAt)
+	b = append(b, `,"run_at":`...)
+	b = appendTime(b, rec.RunAt)
+	b = append(b, `,"started_at":`...)
+	b = appendTime(b, rec.StartedAt)
+	b = append(b, `,"ended_at":`...)
+	b = appendTime(b, rec.EndedAt)
+	b = append(b, `,"deadline":`...)
+	return appendTime(b, rec.Deadline)
+}
+
+func appendLoad(b []byte, l *load) []byte {
+	if !l.known {
+		return append(b, `,"workers":null,"queue_depth":null`...)
+	}
+	b = append(b, `,"workers":`...)
+	b = strconv.AppendInt(b, int64(l.workers), 10)
+	b = append(b, `,"queue_depth":`...)
+	return strconv.AppendInt(b, int64(l.queued), 10)
+}
+
+// appendLinks appends where more is to be had. Of a stranger's job there are no events.
+func appendLinks(b []byte, rec *ledger.Record) []byte {
+	self := selfLink(*rec)
 	b = append(b, `,"links":{"self":`...)
 	b = appendString(b, self)
 	b = append(b, `,"result":`...)
 	b = appendString(b, self+"/result")
-	return append(b, "}}\n"...)
+	b = append(b, `,"events":`...)
+	if rec.ID == "" {
+		return append(b, "null}"...)
+	}
+	b = appendString(b, self+"/events")
+	return append(b, '}')
 }
 
 // selfLink is the path of the job: by its id, because handles start over when a job server restarts.
@@ -109,17 +188,20 @@ func selfLink(rec ledger.Record) string {
 	return "/jobs/" + url.PathEscape(rec.Handle)
 }
 
-func note(rec ledger.Record) string {
+func note(rec *ledger.Record) string {
 	switch {
 	case rec.State == ledger.Unknown:
 		return noteUnknown
 	case rec.State != ledger.Completed || rec.Kept:
 		return ""
-	case rec.Mode == ledger.Sync:
+	case toldResult(rec.Mode):
 		return noteExpired
 	}
 	return noteNoWord
 }
+
+// toldResult reports whether the gateway is told the result of any job of the mode that completes, so that one it has not has expired.
+func toldResult(m ledger.Mode) bool { return m == ledger.Sync || m == ledger.Tracked }
 
 // appendKnown appends s, and null where there is none.
 func appendKnown(b []byte, s string) []byte {
@@ -130,7 +212,7 @@ func appendKnown(b []byte, s string) []byte {
 }
 
 // appendGearman appends what the job server says. Of a job that ended it says nothing, and need not be asked.
-func appendGearman(b []byte, rec ledger.Record) []byte {
+func appendGearman(b []byte, rec *ledger.Record) []byte {
 	status := rec.Gearman
 	if status == nil {
 		if !rec.State.Ended() {

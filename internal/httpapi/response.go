@@ -30,7 +30,7 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *response) WriteHeader(status int) {
 	// net/http accepts some requests that have both Content-Length and Transfer-Encoding, and a proxy in front may have
 	// taken the other one for true. What follows such a request on its connection is not to be trusted.
-	if w.request.TransferEncoding != nil || w.api.draining.Load() {
+	if w.request.TransferEncoding != nil || w.api.drain.Err() != nil {
 		w.Header().Set("Connection", "close")
 	}
 	w.status = status
@@ -50,6 +50,12 @@ func (w *response) Write(p []byte) (n int, err error) {
 	}
 	w.written += int64(n)
 	return n, err
+}
+
+// flush sends what was written so far.
+func (w *response) flush() error {
+	w.extend()
+	return w.control.Flush()
 }
 
 // extend moves the write deadline. The old one may be that of an earlier request on the connection: without a

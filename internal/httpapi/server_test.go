@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,6 +236,68 @@ func TestDrain(t *testing.T) {
 	if res, err := http.Get(url + "/livez"); err == nil {
 		res.Body.Close()
 		t.Errorf("after: got %d", res.StatusCode)
+	}
+}
+
+// net/http's own Shutdown drops requests that are sent while it begins: clients that post without a pause, and come back on a new
+// connection when told to, must get an answer to each request that they could send.
+func TestDrainAnswersWhoKeepsPosting(t *testing.T) {
+	s, url := serve(t, &fake{}, Options{DrainDelay: 200 * time.Millisecond})
+	var answered, dropped atomic.Int64
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			client := &http.Client{Transport: &http.Transport{}}
+			defer client.CloseIdleConnections()
+			for {
+				res, err := client.Post(url+"/functions/f", "", io.MultiReader(strings.NewReader("x"))) // not replayable
+				switch {
+				case err == nil:
+					_, _ = io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+					answered.Add(1)
+				case errors.Is(err, io.EOF):
+					dropped.Add(1)
+					return
+				default: // the listener is closed, or a connection was reset that nobody had accepted
+					return
+				}
+			}
+		})
+	}
+	for answered.Load() < 100 {
+		_, _ = get(t, url+"/livez")
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	wg.Wait()
+	if dropped.Load() > 0 {
+		t.Errorf("%d requests were dropped, %d answered", dropped.Load(), answered.Load())
+	}
+}
+
+// A client that closes its side of the connection after the request looks to net/http like one that has gone. If it reads on, it
+// must not take the end of the response for the result.
+func TestAHalfClosedClientIsNotToldOfSuccess(t *testing.T) {
+	f := &fake{}
+	f.submit = func(ctx context.Context, _ ledger.Task) (ledger.Record, error) {
+		<-ctx.Done()
+		return ledger.Record{}, context.Cause(ctx)
+	}
+	_, url := serve(t, f, Options{})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /functions/f HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1")
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if b, err := io.ReadAll(conn); err != nil || len(b) > 0 {
+		t.Errorf("got %q, %v, want no response at all", b, err)
 	}
 }
 

@@ -27,8 +27,9 @@ func TestSubmitInTheBackground(t *testing.T) {
 	}
 	wantBody := `{"id":"` + jobID + `","handle":"H:g1:42","server":"g1:4730","function":"resize","mode":"background","priority":"high",` +
 		`"unique":"img-7","state":"queued","gearman":null,"progress":null,"result":null,"result_encoding":null,"error":null,` +
-		`"warnings":[],"submitted_at":"2027-01-01T00:00:00.000Z","started_at":null,"ended_at":null,` +
-		`"links":{"self":"/jobs/` + jobID + `","result":"/jobs/` + jobID + `/result"}}` + "\n"
+		`"warnings":[],"attempt":null,"on_lost":null,"retry":null,"retry_of":null,"submitted_at":"2027-01-01T00:00:00.000Z",` +
+		`"run_at":null,"started_at":null,"ended_at":null,"deadline":null,"workers":2,"queue_depth":3,` +
+		`"links":{"self":"/jobs/` + jobID + `","result":"/jobs/` + jobID + `/result","events":"/jobs/` + jobID + `/events"}}` + "\n"
 	if diff := cmp.Diff(wantBody, res.Body.String()); diff != "" {
 		t.Errorf("resource (-want +got):\n%s", diff)
 	}
@@ -66,7 +67,7 @@ func TestHowLongSyncWaits(t *testing.T) {
 		{"", "", 30 * time.Second, ""},
 		{`,"timeout":"90s"`, "", 90 * time.Second, ""},
 		{`,"timeout":"0s"`, "wait=7", 0, ""},
-		{"", "respond-async, wait=7", 7 * time.Second, "wait=7"},
+		{"", "handling=lenient, wait=7", 7 * time.Second, "wait=7"},
 		{"", `foo="a, wait=9"; bar, WAIT="8"`, 8 * time.Second, "wait=8"},
 		{"", "wait=7, wait=8", 7 * time.Second, "wait=7"},
 		{"", "wait=99999", 5 * time.Minute, "wait=300"},
@@ -123,7 +124,6 @@ func TestSubmissionsThatAreRefused(t *testing.T) {
 		{"unique of 64 bytes", `{"function":"f","unique":"` + strings.Repeat("é", 32) + `"}`, validationError, "#/unique"},
 		{"unique -", `{"function":"f","unique":"-"}`, validationError, "#/unique"},
 		{"wrong mode", `{"function":"f","mode":"later"}`, validationError, "#/mode"},
-		{"mode to come", `{"function":"f","mode":"tracked"}`, validationError, "#/mode"},
 		{"empty mode", `{"function":"f","mode":""}`, validationError, "#/mode"},
 		{"wrong priority", `{"function":"f","priority":"urgent"}`, validationError, "#/priority"},
 		{"wrong timeout", `{"function":"f","timeout":"soon"}`, validationError, "#/timeout"},
@@ -135,7 +135,33 @@ func TestSubmissionsThatAreRefused(t *testing.T) {
 		{"text of no string", `{"function":"f","workload":{},"workload_encoding":"text"}`, validationError, "#/workload"},
 		{"bad base64", `{"function":"f","workload":"a","workload_encoding":"base64"}`, validationError, "#/workload"},
 		{"run_at and delay", `{"function":"f","run_at":"2027-01-01T00:00:00Z","delay":"1s"}`, validationError, "#/delay #/run_at"},
-		{"require_worker", `{"function":"f","require_worker":false}`, validationError, "#/require_worker"},
+		{"no time", `{"function":"f","run_at":"2027-01-01"}`, validationError, "#/run_at"},
+		{"time that only Go reads", `{"function":"f","run_at":"2020-01-01T1:00:00,5Z"}`, validationError, "#/run_at"},
+		{"empty run_at", `{"function":"f","run_at":""}`, validationError, "#/run_at"},
+		{"far run_at", `{"function":"f","run_at":"2999-01-01T00:00:00Z"}`, validationError, "#/run_at"},
+		{"far delay", `{"function":"f","delay":"8785h"}`, validationError, "#/delay"},
+		{"negative delay", `{"function":"f","delay":"-1s"}`, validationError, "#/delay"},
+		{"delay with sync", `{"function":"f","delay":"1s","mode":"sync"}`, validationError, "#/delay"},
+		{"run_at with sync", `{"function":"f","run_at":"2020-01-01T00:00:00Z","mode":"sync"}`, validationError, "#/run_at"},
+		{"no deadline", `{"function":"f","deadline":"soon"}`, validationError, "#/deadline"},
+		{"deadline that has passed", `{"function":"f","deadline":"2020-01-01T00:00:00Z"}`, validationError, "#/deadline"},
+		{"deadline of no length", `{"function":"f","deadline":"0s"}`, validationError, "#/deadline"},
+		{"deadline before run_at", `{"function":"f","delay":"2h","deadline":"1h"}`, validationError, "#/deadline"},
+		{"on_lost of background", `{"function":"f","on_lost":"fail"}`, validationError, "#/on_lost"},
+		{"wrong on_lost", `{"function":"f","mode":"tracked","on_lost":"cry"}`, validationError, "#/on_lost"},
+		{"retry of background", `{"function":"f","retry":{"max":1}}`, validationError, "#/retry"},
+		{"retry of sync", `{"function":"f","mode":"sync","retry":{"max":1}}`, validationError, "#/retry"},
+		{"retry of no object", `{"function":"f","mode":"tracked","retry":3}`, validationError, "#/retry"},
+		{"retry without max", `{"function":"f","mode":"tracked","retry":{}}`, validationError, "#/retry/max"},
+		{"too many retries", `{"function":"f","mode":"tracked","retry":{"max":101}}`, validationError, "#/retry/max"},
+		{"half a retry", `{"function":"f","mode":"tracked","retry":{"max":1.5}}`, validationError, "#/retry/max"},
+		{"retries as text", `{"function":"f","mode":"tracked","retry":{"max":"1"}}`, validationError, "#/retry/max"},
+		{"short backoff", `{"function":"f","mode":"tracked","retry":{"max":1,"backoff":"1ms"}}`, validationError, "#/retry/backoff"},
+		{"long backoff", `{"function":"f","mode":"tracked","retry":{"max":1,"backoff":"61m"}}`, validationError, "#/retry/backoff"},
+		{"backoff of no text", `{"function":"f","mode":"tracked","retry":{"max":1,"backoff":1}}`, validationError, "#/retry/backoff"},
+		{"unknown member of retry", `{"function":"f","mode":"tracked","retry":{"max":1,"on":[]}}`, validationError, "#/retry/on"},
+		{"duplicate member of retry", `{"function":"f","mode":"tracked","retry":{"max":1,"max":1}}`, invalidJSON, "#/retry/max"},
+		{"require_worker of no boolean", `{"function":"f","require_worker":"true"}`, validationError, "#/require_worker"},
 		{"unknown members", `{"function":"f","x/y~z":1,"é ":{}}`, validationError, "#/%C3%A9%20 #/x~1y~0z"},
 		{"all at once", `{"mode":"x","priority":7,"unique":"-","z":1}`, validationError, "#/function #/mode #/priority #/unique #/z"},
 	} {
@@ -206,12 +232,6 @@ func TestAccept(t *testing.T) {
 			t.Errorf("Accept: %s: submitted", accept)
 		}
 	}
-}
-
-func TestHeadersToCome(t *testing.T) {
-	c := newClient(t, Options{})
-	wantProblem(t, c.do(http.MethodPost, "/jobs", `{"function":"f"}`, "Idempotency-Key", "k"), invalidHeader)
-	wantProblem(t, c.do(http.MethodPost, "/functions/f", ``, "Idempotency-Key", `"k"`), invalidHeader)
 }
 
 func TestLimits(t *testing.T) {

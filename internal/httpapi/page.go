@@ -1,0 +1,111 @@
+package httpapi
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/google/uuid"
+
+	"gearman-gateway/internal/gearman"
+	"gearman-gateway/internal/ledger"
+)
+
+// How many jobs GET /jobs answers with that is not told, and at most.
+const (
+	pageSize    = 50
+	maxPageSize = 200
+)
+
+var states = []string{
+	string(ledger.Scheduled), string(ledger.Queued), string(ledger.Running), string(ledger.Completed), string(ledger.Failed),
+	string(ledger.Cancelled), string(ledger.Lost), string(ledger.Unknown),
+}
+
+// page is GET /jobs: the records, newest first.
+func (a *API) page(w *response, r *http.Request) error {
+	filters, err := query(r, "function", "state", "mode", "limit", "cursor")
+	if err != nil {
+		return err
+	}
+	q, m := pageOf(filters)
+	if m != nil {
+		return wrongParameters(m)
+	}
+	records, next, err := a.o.Jobs.List(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	cursor := ""
+	if next != "" {
+		cursor = cursorOf(next)
+		if filters == nil {
+			filters = url.Values{}
+		}
+		filters.Set("cursor", cursor)
+		w.Header().Set("Link", `</jobs?`+filters.Encode()+`>; rel="next"`)
+	}
+	b := append(make([]byte, 0, 1<<10*(len(records)+1)), `{"items":[`...)
+	for i, rec := range records {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendJob(b, view{Record: rec, listed: true})
+	}
+	b = append(b, `],"next_cursor":`...)
+	b = appendKnown(b, cursor)
+	w.write(http.StatusOK, "application/json", append(b, "}\n"...))
+	return nil
+}
+
+// pageOf reads the filters.
+func pageOf(filters url.Values) (q ledger.Query, m mistakes) {
+	q = ledger.Query{
+		Function: filters.Get("function"), State: ledger.State(filters.Get("state")), Mode: ledger.Mode(filters.Get("mode")),
+		Limit: pageSize,
+	}
+	check := func(name string, rule func(value string) error) {
+		if filters.Has(name) {
+			if err := rule(filters.Get(name)); err != nil {
+				m = m.note(name, err.Error())
+			}
+		}
+	}
+	check("function", gearman.CheckFunction)
+	check("state", func(s string) error { return checkOneOf(s, states) })
+	check("mode", checkMode)
+	if filters.Has("limit") {
+		limit, err := strconv.Atoi(filters.Get("limit"))
+		if err != nil || limit < 1 || limit > maxPageSize {
+			m = m.note("limit", "must be a whole number from 1 to "+strconv.Itoa(maxPageSize))
+		}
+		q.Limit = limit
+	}
+	if filters.Has("cursor") {
+		before, ok := idOf(filters.Get("cursor"))
+		if !ok {
+			m = m.note("cursor", "is not a next_cursor of this list")
+		}
+		q.Before = before
+	}
+	return q, m
+}
+
+// A cursor is the id of the last job of a page.
+func cursorOf(id string) string {
+	u, err := uuid.Parse(id)
+	if err != nil {
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString(u[:])
+}
+
+func idOf(cursor string) (id string, ok bool) {
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil {
+		return "", false
+	}
+	u, err := uuid.FromBytes(b)
+	return u.String(), err == nil
+}

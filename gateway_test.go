@@ -519,3 +519,41 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(code)
 }
+
+// TestTheResultsOfForeignWorkersAreKept reads back what PHP and Perl workers made of 1,000 tracked jobs, over two job servers and
+// after a restart of the gateway.
+func TestTheResultsOfForeignWorkersAreKept(t *testing.T) {
+	a, b := gearmandtest.Start(t), gearmandtest.Start(t)
+	data := t.TempDir()
+	set := func(c *gateway.Config) {
+		c.Gearman = []gateway.Address{gateway.Address(a.Addr()), gateway.Address(b.Addr())}
+		c.Data = data
+	}
+	url, stop := startStoppable(t, set)
+	for _, s := range []string{a.Addr(), b.Addr()} {
+		startPeer(t, "php", "testdata/worker.php", s)
+		startPeer(t, "perl", "testdata/worker.pl", s)
+	}
+	const jobs = 1000
+	want := map[string]string{}
+	for i := range jobs {
+		function := []string{"php_upper", "perl_upper"}[i%2]
+		job := submit(t, url, fmt.Sprintf(`{"function":%q,"workload":"tracked %d","mode":"tracked"}`, function, i))
+		if job.status != 202 {
+			t.Fatalf("%d %s", job.status, job.body)
+		}
+		want[job.field(t, "id").(string)] = fmt.Sprint("TRACKED ", i)
+	}
+	for id := range want {
+		if job := get(t, url+"/jobs/"+id+"?wait=30s"); job.field(t, "state") != "completed" {
+			t.Fatalf("before the restart: %s", job.body)
+		}
+	}
+	stop()
+	url = start(t, set)
+	for id, result := range want {
+		if job := get(t, url+"/jobs/"+id); job.field(t, "result") != result {
+			t.Errorf("after the restart: %s", job.body)
+		}
+	}
+}

@@ -9,11 +9,11 @@ import (
 	"gearman-gateway/internal/ledger"
 )
 
-// flushWait is how long a read waits to see what was given before it.
-const flushWait = time.Second
+// flushWait is how long a read waits to see what was given before it: a disk that is busy with others can take seconds for a sync.
+const flushWait = 10 * time.Second
 
 // flush waits until what was given to Apply and Commit before is stored: a read sees that. While nothing can be stored it does not
-// wait, and after a second no longer; a read then sees what is stored.
+// wait, and after flushWait no longer; a read then sees what is stored.
 func (d *DB) flush(ctx context.Context) {
 	if d.failing.Load() {
 		return

@@ -39,7 +39,7 @@ func (l *Ledger) enter(ctx context.Context, t Task) (j *job, how entry, err erro
 	// What outlives the gateway is stored before anybody is told of it. The caller's end does not end that.
 	defer close(j.ready)
 	change, events := l.first(j, t)
-	err = l.o.Store.Commit(context.WithoutCancel(ctx), change, events...)
+	err = l.commit(ctx, j, change, events...)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
@@ -52,13 +52,31 @@ func (l *Ledger) enter(ctx context.Context, t Task) (j *job, how entry, err erro
 		}
 		return nil, entered, err
 	}
-	if j.own() {
-		if l.stored {
-			j.workload = nil
-		}
+	if l.stored {
+		j.workload = nil
+	}
+	switch {
+	case j.late(time.Now()): // it took that long to store it
+		l.endLate(j)
+	case j.own():
 		l.submitAt(j, j.RunAt)
+		fallthrough
+	default:
+		l.expireAt(j)
 	}
 	return j, entered, nil
+}
+
+// commit makes a change of a job durable; the caller's end does not end that. The job may have ended meanwhile, and its end been
+// stored first: then it is stored once more.
+func (l *Ledger) commit(ctx context.Context, j *job, c Change, events ...event.Event) error {
+	err := l.o.Store.Commit(context.WithoutCancel(ctx), c, events...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil && j.State.Ended() && !c.Record.State.Ended() {
+		l.o.Store.Apply(j.change())
+	}
+	return err
 }
 
 // entry is how a task came by its record.
@@ -79,7 +97,7 @@ func (l *Ledger) addKey(ctx context.Context, j *job, k *Key) error {
 	c := j.change()
 	l.mu.Unlock()
 	c.Key = &Key{Key: k.Key, Fingerprint: k.Fingerprint, ID: j.ID, At: time.Now()}
-	err := l.o.Store.Commit(context.WithoutCancel(ctx), c)
+	err := l.commit(ctx, j, c)
 	if err != nil {
 		l.release(j)
 	}
@@ -137,7 +155,9 @@ func (l *Ledger) room(j *job) (other *job, err error) {
 	}
 	l.insert(j)
 	l.log(j, Entry{State: j.State})
-	l.expireAt(j)
+	if !j.durable { // else when it is stored
+		l.expireAt(j)
+	}
 	for len(l.byID) > l.o.MaxRecords && l.forgetOldest() {
 	}
 	return nil, nil

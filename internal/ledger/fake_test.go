@@ -429,6 +429,9 @@ type disk struct {
 	events    []event.Event
 	fail      error         // of Commit
 	hold      chan struct{} // not nil: Commit waits until it is closed
+	before    func()        // not nil: called once, before the next Commit is given
+	lazy      bool          // what Apply is given waits until something else is asked of the disk, and is lost with a kill
+	waiting   []Change
 }
 
 func newDisk() *disk {
@@ -439,13 +442,25 @@ func newDisk() *disk {
 func (d *disk) reopen() *disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return &disk{records: maps.Clone(d.records), workloads: maps.Clone(d.workloads), keys: maps.Clone(d.keys)}
+	return &disk{records: maps.Clone(d.records), workloads: maps.Clone(d.workloads), keys: maps.Clone(d.keys), lazy: d.lazy}
 }
 
 func (d *disk) Apply(c Change, events ...event.Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.lazy {
+		d.waiting = append(d.waiting, c)
+		return
+	}
 	d.put(c, events)
+}
+
+// flush does what waits. The lock is held.
+func (d *disk) flush() {
+	for _, c := range d.waiting {
+		d.put(c, nil)
+	}
+	d.waiting = nil
 }
 
 func (d *disk) put(c Change, events []event.Event) {
@@ -472,8 +487,12 @@ func (d *disk) put(c Change, events []event.Event) {
 
 func (d *disk) Commit(ctx context.Context, c Change, events ...event.Event) error {
 	d.mu.Lock()
-	hold := d.hold
+	hold, before := d.hold, d.before
+	d.before = nil
 	d.mu.Unlock()
+	if before != nil {
+		before()
+	}
 	if hold != nil {
 		select {
 		case <-hold:
@@ -486,6 +505,7 @@ func (d *disk) Commit(ctx context.Context, c Change, events ...event.Event) erro
 	if d.fail != nil {
 		return d.fail
 	}
+	d.flush()
 	if c.Key != nil {
 		if _, taken := d.keys[c.Key.Key]; taken {
 			return ErrKeyTaken
@@ -498,6 +518,7 @@ func (d *disk) Commit(ctx context.Context, c Change, events ...event.Event) erro
 func (d *disk) Get(_ context.Context, ref string) (Record, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.flush()
 	if r, ok := d.records[ref]; ok {
 		return r, nil
 	}
@@ -516,6 +537,7 @@ func (d *disk) Get(_ context.Context, ref string) (Record, error) {
 func (d *disk) Workload(_ context.Context, id string) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.flush()
 	if w, ok := d.workloads[id]; ok {
 		return w, nil
 	}
@@ -544,6 +566,7 @@ func (d *disk) Unfinished(_ context.Context, f func(Record) error) error {
 func (d *disk) Key(_ context.Context, key string) (Key, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.flush()
 	if k, ok := d.keys[key]; ok {
 		return k, nil
 	}

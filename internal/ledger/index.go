@@ -29,6 +29,7 @@ type job struct {
 	// where it is kept
 	entered  *list.Element // in entered
 	at       *list.Element // in past, background or syncs
+	logged   *list.Element // in logs, if it is there
 	kept     *list.Element // in results, if it is there
 	bytes    int64         // of Result and Warnings
 	logSeq   uint64        // of the last of lines
@@ -87,7 +88,9 @@ type index struct {
 	tracked    int        // live jobs that the ledger itself submits, or has
 	workloads  int64      // bytes of their workloads
 	bytes      int64      // of all results and warnings
+	logs       *list.List // ended jobs whose logs have payloads, in the order of their end
 	logBytes   int        // of all logs' payloads
+	doubtful   int        // jobs that a job server is to be asked for
 }
 
 func newIndex() index {
@@ -102,6 +105,7 @@ func newIndex() index {
 		syncs:      list.New(),
 		past:       list.New(),
 		results:    list.New(),
+		logs:       list.New(),
 	}
 }
 

@@ -175,16 +175,19 @@ func (w *world) Find(context.Context, string) (gearman.Job, gearman.JobStatus, b
 // Whatever becomes of connections, job servers and the gateway itself: each tracked job that was accepted ends, completed with its own
 // result, and nothing of it is left among what is live.
 func TestTrackedJobsAtRandom(t *testing.T) {
-	for range 3 {
+	for range 2 {
 		seed := rand.Int63()
-		t.Log("seed", seed)
-		synctest.Test(t, func(t *testing.T) { trackedAtRandom(t, seed) })
+		for _, asked := range []bool{true, false} { // who asks for a job may find out what the ledger should have by itself
+			t.Log("seed", seed, "asked", asked)
+			synctest.Test(t, func(t *testing.T) { trackedAtRandom(t, seed, asked) })
+		}
 	}
 }
 
-func trackedAtRandom(t *testing.T, seed int64) {
+func trackedAtRandom(t *testing.T, seed int64, asked bool) {
 	w := &world{random: rand.New(rand.NewSource(seed)), jobs: map[string]*worldJob{}, ran: map[string]int{}}
 	d := newDisk()
+	d.lazy = true
 	var life sync.RWMutex // held while the ledger is replaced; nobody waits for time to pass while he holds it
 	var l *Ledger
 	begin := func() {
@@ -221,19 +224,40 @@ func trackedAtRandom(t *testing.T, seed int64) {
 				mu.Lock()
 				accepted[r.ID] = string(task.Workload)
 				mu.Unlock()
-				life.RLock()
-				if _, err := l.Job(t.Context(), r.ID, 0); err != nil {
-					t.Errorf("job %s: %v", r.ID, err)
-				}
-				life.RUnlock()
 				<-time.After(time.Duration(w.chance(500)) * time.Millisecond)
 			}
 		})
 	}
-	for range 30 {
+	over := make(chan struct{})
+	var asker sync.WaitGroup
+	asker.Go(func() { // asks for any job at any time
+		for {
+			select {
+			case <-over:
+				return
+			case <-time.After(time.Duration(w.chance(5)) * time.Millisecond):
+			}
+			if !asked {
+				continue
+			}
+			mu.Lock()
+			var id string
+			for id = range accepted {
+				break
+			}
+			mu.Unlock()
+			life.RLock()
+			if _, err := l.Job(t.Context(), id, 0); err != nil && id != "" {
+				t.Errorf("job %s: %v", id, err)
+			}
+			life.RUnlock()
+		}
+	})
+	const blows = 30
+	for blow := range blows {
 		<-time.After(time.Duration(w.chance(1500)) * time.Millisecond)
-		switch w.chance(3) {
-		case 0, 1:
+		switch {
+		case blow < blows-1 && w.chance(3) > 0:
 			forgets := w.chance(2) == 0
 			w.wire.Lock()
 			w.hangUp(forgets)
@@ -257,6 +281,8 @@ func trackedAtRandom(t *testing.T, seed int64) {
 		}
 	}
 	callers.Wait()
+	close(over)
+	asker.Wait()
 	wait := time.Now().Add(3 * time.Hour) // pauses between attempts grow
 	for time.Now().Before(wait) {
 		<-time.After(time.Minute)

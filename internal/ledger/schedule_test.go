@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -286,4 +287,37 @@ func TestManyTimesInAnyOrder(t *testing.T) {
 		synctest.Wait()
 		b.quiet()
 	})
+}
+
+func TestADeadlineMayPassWhileAJobIsBeingStored(t *testing.T) {
+	for _, err := range []error{ErrStoreFailed, nil} {
+		lives(t, Options{}, func(t *testing.T, b *life) {
+			hold := make(chan struct{})
+			b.disk.with(func() { b.disk.hold, b.disk.fail = hold, err })
+			o := b.call(func() (r Record, err error) {
+				defer func() {
+					if p := recover(); p != nil {
+						err = fmt.Errorf("panic: %v", p)
+					}
+				}()
+				return b.Submit(t.Context(), Task{
+					Function: "f", Mode: Tracked, RunAt: time.Now().Add(1000 * time.Hour), Deadline: time.Now().Add(time.Second),
+				})
+			})
+			later(time.Minute)
+			close(hold)
+			r, got := o.get()
+			if !errors.Is(got, err) {
+				t.Errorf("error %v, want %v", got, err)
+			}
+			if err == nil && r.State != Failed {
+				t.Errorf("accepted as %s", r.State)
+			}
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if n := len(b.clock.alarms); n > 0 {
+				t.Errorf("%d alarms of a job that has ended", n)
+			}
+		})
+	}
 }

@@ -34,15 +34,10 @@ func (l *Ledger) log(j *job, e Entry) {
 	}
 }
 
-// How many ended jobs are looked at for a log to give up.
-const clearWithin = 1000
-
 // clearLogs gives up the logs of the oldest ended jobs until no more than max bytes are left, and reports whether it has come to that.
 func (x *index) clearLogs(max int) bool {
-	e := x.past.Front()
-	for i := 0; i < clearWithin && e != nil && x.logBytes > max; i++ {
+	for e := x.logs.Front(); e != nil && x.logBytes > max; e = x.logs.Front() {
 		x.clearLog(e.Value.(*job))
-		e = e.Next()
 	}
 	return x.logBytes <= max
 }
@@ -55,6 +50,10 @@ func (x *index) count(j *job, n int) {
 func (x *index) clearLog(j *job) {
 	x.count(j, -j.logBytes)
 	j.lines = nil
+	if j.logged != nil {
+		x.logs.Remove(j.logged)
+		j.logged = nil
+	}
 }
 
 // Follow calls send for each entry of a job's log after the one with the number after, and for those to come, until the job has

@@ -134,7 +134,7 @@ func TestALogIsBounded(t *testing.T) {
 func TestTheLogsOfEndedJobsMakeRoom(t *testing.T) {
 	lives(t, Options{}, func(t *testing.T, b *life) {
 		chunk := string(make([]byte, maxLogBytes))
-		for range maxLogs/maxLogBytes + 10 {
+		for range 2*maxLogs/maxLogBytes + 100 {
 			b.enter(Task{Mode: Tracked})
 			s := b.next()
 			s.created(at("H:1"))

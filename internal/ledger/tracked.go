@@ -46,6 +46,9 @@ func (l *Ledger) dispatch(ctx context.Context, j *job) {
 		l.again(j, epoch)
 		return
 	}
+	if !l.stillDue(j, epoch) { // it has ended meanwhile
+		return
+	}
 	submit, cancel := context.WithTimeoutCause(ctx, l.o.SubmitTimeout, errNoAnswer)
 	defer cancel()
 	where, err := l.o.Servers.Submit(submit, task, func(u gearman.Update) { l.updateSubmit(j, epoch, task.Unique, u) })
@@ -99,7 +102,13 @@ func (l *Ledger) markSent(ctx context.Context, j *job) error {
 	j.Sent = true
 	c := j.change()
 	l.mu.Unlock()
-	return l.o.Store.Commit(ctx, c)
+	return l.commit(ctx, j, c)
+}
+
+func (l *Ledger) stillDue(j *job, epoch int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return j.live() && j.epoch == epoch
 }
 
 // again submits a job later that no job server took.
@@ -159,9 +168,11 @@ const (
 
 // doubted asks for a job until it has ended or its job server knows it no more.
 func (l *Ledger) doubted(j *job, epoch int) {
-	after := max(doubtInterval, time.Duration(l.tracked)*doubtPerJob)
+	l.doubtful++
+	after := max(doubtInterval, time.Duration(l.doubtful)*doubtPerJob)
 	l.clock.set(time.Now().Add(after), func(ctx context.Context) {
 		l.mu.Lock()
+		l.doubtful--
 		where := gearman.Job{Server: j.Server, Handle: j.Handle, Generation: j.generation}
 		still := j.live() && j.epoch == epoch && j.there
 		l.mu.Unlock()
@@ -193,6 +204,7 @@ func (l *Ledger) forgotten(j *job) {
 			l.end(j, Failed, event.JobFailed, &event.Error{Kind: "lost", Message: "the job server lost the job too often"})
 			return
 		}
+		l.o.Store.Apply(j.change())
 	}
 	j.doubt = false
 	l.drop(j) // what a run that did not end has sent

@@ -499,3 +499,74 @@ func TestNothingIsSubmittedAfterStop(t *testing.T) {
 		b.quiet()
 	})
 }
+
+// What is committed of a job must not undo what became of it in the same moment.
+func TestAJobThatEndsWhileItIsCommittedHasEndedInTheStoreToo(t *testing.T) {
+	t.Run("its submit", func(t *testing.T) {
+		lives(t, Options{}, func(t *testing.T, b *life) {
+			r := b.enter(Task{Mode: Tracked, OnLost: Fail, RunAt: time.Now().Add(time.Minute)})
+			b.disk.with(func() {
+				b.disk.before = func() {
+					if _, err := b.Cancel(t.Context(), r.ID); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			later(2 * time.Minute)
+			b.ends(r.ID, Cancelled)
+			if stored, err := b.disk.Get(t.Context(), r.ID); err != nil || stored.State != Cancelled {
+				t.Errorf("stored as %s, %v", stored.State, err)
+			}
+			b.quiet()
+		})
+	})
+	t.Run("the key of another that joins it", func(t *testing.T) {
+		lives(t, Options{}, func(t *testing.T, b *life) {
+			r := b.enter(Task{Mode: Tracked, Unique: "u"})
+			s := b.next()
+			s.created(at("H:1"))
+			b.disk.with(func() { b.disk.before = func() { s.completed("result") } })
+			task := keyed(Tracked, "a")
+			task.Unique = "u"
+			b.enter(task)
+			if stored, err := b.disk.Get(t.Context(), r.ID); err != nil || stored.State != Completed || string(stored.Result) != "result" {
+				t.Errorf("stored as %s with %q, %v", stored.State, stored.Result, err)
+			}
+			b.restart()
+			b.quiet()
+		})
+	})
+}
+
+func TestDeathsOutliveTheGateway(t *testing.T) {
+	lives(t, Options{}, func(t *testing.T, b *life) {
+		r := b.enter(Task{Mode: Tracked})
+		b.servers.say(gearman.JobStatus{})
+		b.next().created(at("H:1"))
+		synctest.Wait()
+		b.now(r.ID) // asks
+		b.next()
+		b.restart()
+		if got := b.of(r.ID); got.Deaths != 1 {
+			t.Errorf("%d deaths, want 1", got.Deaths)
+		}
+	})
+}
+
+// The jobs that merely wait for their time must not keep those from being asked for that are doomed.
+func TestADoomedJobIsNoticedSoonAmongManyScheduled(t *testing.T) {
+	lives(t, Options{}, func(t *testing.T, b *life) {
+		for range 20_000 {
+			if _, err := b.Submit(t.Context(), Task{Function: "g", Mode: Tracked, Workload: []byte("w"), RunAt: time.Now().Add(time.Hour)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.enter(Task{Mode: Tracked})
+		s := b.next()
+		s.created(at("H:1"))
+		again := b.lose(s)
+		b.servers.say(gearman.JobStatus{})
+		again.created(gearman.Job{Server: g1, Handle: "H:1", Generation: 2})
+		b.within(5 * time.Second)
+	})
+}

@@ -281,6 +281,9 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 	if j.bytes > 0 {
 		j.kept = l.results.PushBack(j)
 	}
+	if j.logBytes > 0 {
+		j.logged = l.logs.PushBack(j)
+	}
 	if t == "" {
 		l.o.Store.Apply(j.change())
 	} else {

@@ -268,7 +268,7 @@ func (l *Ledger) Job(ctx context.Context, ref string, wait time.Duration) (Recor
 // look returns a record, and asks for it first where the job server may know more.
 func (l *Ledger) look(ctx context.Context, j *job) (Record, error) {
 	l.mu.Lock()
-	r, err, epoch := j.Record, j.refused, j.epoch
+	r, err, epoch, unique := j.Record, j.refused, j.epoch, j.wire
 	where := gearman.Job{Server: j.Server, Handle: j.Handle, Generation: j.generation}
 	there := j.live() && j.Server != "" && (j.there || !j.own())
 	l.mu.Unlock()
@@ -277,7 +277,7 @@ func (l *Ledger) look(ctx context.Context, j *job) (Record, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.o.StatusTimeout)
 	defer cancel()
-	status, err := l.o.Servers.Status(ctx, where, j.wire)
+	status, err := l.o.Servers.Status(ctx, where, unique)
 	if err != nil {
 		l.o.Log.Debug().Err(err).Str("job", j.ID).Msg("job server could not be asked for a job")
 		return r, nil

@@ -166,8 +166,8 @@ func TestADeadlineEndsAJobThatWaits(t *testing.T) {
 				s := b.next()
 				switch where {
 				case "not sent":
-					b.disk.with(func() { b.disk.workloads = map[string][]byte{} }) // it cannot be read: no more submits
 					s.refused(errNotSent)
+					_, _ = b.within(time.Second) // and the next submit is never answered
 				case "queued":
 					s.created(at("H:1"))
 				case "running elsewhere":
@@ -178,7 +178,7 @@ func TestADeadlineEndsAJobThatWaits(t *testing.T) {
 					s.failed()
 				}
 			}
-			later(time.Minute - time.Millisecond)
+			later(time.Until(task.Deadline) - time.Millisecond)
 			if b.of(r.ID).State.Ended() {
 				t.Fatalf("%s: ended too early", where)
 			}

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -36,7 +37,10 @@ func (l *Ledger) dispatch(ctx context.Context, j *job) {
 	if !ok {
 		return
 	}
-	if err := l.load(ctx, j, &task); err != nil {
+	if err := l.load(ctx, j, &task); errors.Is(err, ErrNotFound) {
+		l.giveUp(j, "the job's workload is not in the store any more")
+		return
+	} else if err != nil {
 		l.o.Log.Error().Err(err).Str("job", j.ID).Msg("the workload of a job cannot be read, trying again")
 		l.again(j, epoch)
 		return
@@ -56,9 +60,21 @@ func (l *Ledger) dispatch(ctx context.Context, j *job) {
 	case err == nil:
 	case errors.Is(err, gearman.ErrOutcomeUnknown): // what became of it is told to the watch
 		l.sent(j, where)
+	case errors.As(err, new(*gearman.NameError)): // no job server will ever take it
+		l.giveUp(j, err.Error())
 	default:
 		l.o.Log.Debug().Err(err).Str("job", j.ID).Msg("no job server took a job, trying again")
 		l.again(j, epoch)
+	}
+}
+
+// giveUp ends a job that can never be submitted.
+func (l *Ledger) giveUp(j *job, why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if j.live() {
+		l.o.Log.Error().Str("job", j.ID).Str("why", why).Msg("a job cannot be submitted")
+		l.end(j, Failed, event.JobFailed, &event.Error{Kind: "failed", Message: why})
 	}
 }
 
@@ -142,10 +158,10 @@ func (l *Ledger) submitAt(j *job, at time.Time) {
 // interest; of an earlier submit of this attempt only how the job ended.
 func (l *Ledger) updateSubmit(j *job, epoch int, unique string, u gearman.Update) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	stale := j.wire != unique || j.epoch != epoch && (u.Kind == gearman.Lost || u.Kind == gearman.Created)
-	l.mu.Unlock()
 	if !stale {
-		l.update(j, u)
+		l.enterUpdate(j, u)
 	}
 }
 
@@ -174,6 +190,7 @@ func (l *Ledger) doubted(j *job, epoch int) {
 		l.mu.Lock()
 		l.doubtful--
 		where := gearman.Job{Server: j.Server, Handle: j.Handle, Generation: j.generation}
+		unique := j.wire
 		still := j.live() && j.epoch == epoch && j.there
 		l.mu.Unlock()
 		if !still {
@@ -181,7 +198,7 @@ func (l *Ledger) doubted(j *job, epoch int) {
 		}
 		ctx, cancel := context.WithTimeout(ctx, l.o.StatusTimeout)
 		defer cancel()
-		if status, err := l.o.Servers.Status(ctx, where, j.wire); err == nil {
+		if status, err := l.o.Servers.Status(ctx, where, unique); err == nil {
 			_, _ = l.learn(j, epoch, status) // its error is for who waits for a submit
 		}
 		l.mu.Lock()
@@ -216,7 +233,7 @@ func (l *Ledger) tryAgain(j *job) bool {
 	if j.Mode != Tracked || j.Attempt >= j.Retry.Max || j.late(time.Now()) {
 		return false
 	}
-	pause := min(j.Retry.Backoff<<min(j.Attempt, 20), time.Hour)
+	pause := min(cmp.Or(j.Retry.Backoff, time.Second)<<min(j.Attempt, 20), time.Hour)
 	if pause <= 0 {
 		pause = time.Hour
 	}

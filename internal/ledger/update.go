@@ -14,6 +14,10 @@ import (
 func (l *Ledger) update(j *job, u gearman.Update) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.enterUpdate(j, u)
+}
+
+func (l *Ledger) enterUpdate(j *job, u gearman.Update) {
 	if u.Kind == gearman.Lost && j.generation == 0 { // our pool has told the handle, and JOB_CREATED will not come any more
 		j.generation = u.Job.Generation
 	}

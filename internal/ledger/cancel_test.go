@@ -171,3 +171,30 @@ func TestCancelOfAStrangersJob(t *testing.T) {
 		}
 	})
 }
+
+// A job can be found in the list, and cancelled, before it is stored.
+func TestACancelWhileAJobIsBeingStored(t *testing.T) {
+	for _, fail := range []error{nil, ErrStoreFailed} {
+		lives(t, Options{}, func(t *testing.T, b *life) {
+			hold := make(chan struct{})
+			b.disk.with(func() { b.disk.hold = hold })
+			o := b.call(func() (Record, error) {
+				return b.Submit(t.Context(), Task{Function: "f", Mode: Tracked, RunAt: time.Now().Add(time.Hour)})
+			})
+			id := b.inMemory(Query{Limit: 1})[0].ID
+			if r, err := b.Cancel(t.Context(), id); err != nil || r.State != Cancelled {
+				t.Fatalf("cancel: %+v, %v", r, err)
+			}
+			b.disk.with(func() { b.disk.fail = fail })
+			close(hold)
+			if r, err := o.get(); !errors.Is(err, fail) || fail == nil && r.State != Cancelled {
+				t.Errorf("submit: %+v, %v, want %v", r, err, fail)
+			}
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if n := len(b.clock.alarms); n > 0 {
+				t.Errorf("%d alarms of a job that was cancelled", n)
+			}
+		})
+	}
+}

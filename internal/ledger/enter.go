@@ -44,8 +44,10 @@ func (l *Ledger) enter(ctx context.Context, t Task) (j *job, how entry, err erro
 	defer l.mu.Unlock()
 	if err != nil {
 		j.refused = err
+		if j.live() { // nobody has cancelled it meanwhile
+			close(j.done)
+		}
 		l.dismiss(j)
-		close(j.done)
 		j.waiters--
 		if errors.Is(err, ErrKeyTaken) {
 			return nil, entered, ErrKeyPending // the other one has been here a moment ago
@@ -56,6 +58,7 @@ func (l *Ledger) enter(ctx context.Context, t Task) (j *job, how entry, err erro
 		j.workload = nil
 	}
 	switch {
+	case !j.live(): // cancelled meanwhile
 	case j.late(time.Now()): // it took that long to store it
 		l.endLate(j)
 	case j.own():

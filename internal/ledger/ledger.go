@@ -184,7 +184,7 @@ func (l *Ledger) withdraw(j *job, err error) {
 	}
 }
 
-// dismiss forgets a job that is live.
+// dismiss forgets a job, and what was to be done with it.
 func (l *Ledger) dismiss(j *job) {
 	l.forget(j)
 	l.clock.unset(j.due)

@@ -52,23 +52,41 @@ const (
 	JobLost      Type = "job.lost"
 )
 
-// Types lists every type, for checks of what a configuration names.
+// The life of a webhook sink. SinkTest is sent when somebody asks for it, to that sink alone, and is kept nowhere.
+const (
+	SinkDisabled Type = "sink.disabled"
+	SinkTest     Type = "sink.test"
+)
+
+// Types lists every type that can be subscribed to, for checks of what a configuration names.
 var Types = []Type{
 	WorkerBeforeRun, WorkerServerOnConnect, WorkerServerOnConnected, WorkerOnBeforeRegisterFunctions,
 	WorkerOnAfterRegisterFunctions, WorkerOnIOWait, WorkerOnNoJobs, WorkerOnWork, WorkerAfterRun, WorkerOnBeforeDestroy,
 	WorkerOnFailure, FunctionBeforeExecute, FunctionAfterExecute, FunctionOnFailure, JobScheduled, JobSubmitted, JobStarted,
-	JobProgress, JobData, JobWarning, JobCompleted, JobFailed, JobCancelled, JobLost,
+	JobProgress, JobData, JobWarning, JobCompleted, JobFailed, JobCancelled, JobLost, SinkDisabled,
 }
 
 // An Event is one thing that happened. It is not changed after it was published.
 type Event struct {
-	ID      string    // "evt_" and a UUIDv7
-	Type    Type      //
-	Subject string    // the job's id; its handle for a foreign client's job; the worker's id for worker events
-	Seq     uint64    // counts the events of one subject, from 1
-	Time    time.Time //
-	Data    Data
+	ID          string    // "evt_" and a UUIDv7
+	Type        Type      //
+	Subject     string    // the job's id; its handle for a foreign client's job; the worker's id or the sink's name for theirs
+	Seq         uint64    // grows with the events of one subject; a job's from 1
+	Time        time.Time //
+	Traceparent string    // W3C trace context of the request that submitted the job
+	Callback    string    // URL to which the job's caller wants this event, besides the sinks; "": none
+	Promised    bool      // of a tracked or scheduled job: it must not be lost, whatever becomes of others
+	Data        Data
 }
+
+// Callback is what the caller of a job wants to hear of it, and where.
+type Callback struct {
+	URL    string   `json:"url"`
+	Events Patterns `json:"events"`
+}
+
+// CallbackPatterns is what a callback hears that names no events: how the job ended.
+var CallbackPatterns = Patterns{"job.completed", "job.failed", "job.cancelled", "job.lost"}
 
 // New returns an event that happened at the time now, with a fresh ID.
 func New(t Type, subject string, seq uint64, now time.Time, d Data) Event {
@@ -97,6 +115,7 @@ type Data struct {
 	Servers   []string `json:"servers,omitempty"`
 	Functions []string `json:"functions,omitempty"`
 	Reason    string   `json:"reason,omitempty"`
+	Sink      string   `json:"sink,omitempty"` // of sink events: the sink's name
 
 	DurationMS float64 `json:"duration_ms,omitempty"` // of a function's run, in milliseconds
 }
@@ -137,7 +156,7 @@ func (f Fanout) Publish(events ...Event) {
 var DefaultPatterns = Patterns{
 	"worker.before_run", "worker.server_on_connect", "worker.server_on_connected", "worker.on_before_register_functions",
 	"worker.on_after_register_functions", "worker.after_run", "worker.on_before_destroy", "worker.on_failure", "worker.function.*",
-	"job.scheduled", "job.submitted", "job.started", "job.warning", "job.completed", "job.failed", "job.cancelled", "job.lost",
+	"job.scheduled", "job.submitted", "job.started", "job.warning", "job.completed", "job.failed", "job.cancelled", "job.lost", "sink.disabled",
 }
 
 // Patterns selects events: each is a type, a prefix that ends in ".*", or "*".

@@ -115,6 +115,7 @@ func newJob(t Task) *job {
 		Record: Record{
 			ID: uuid.Must(uuid.NewV7()).String(), Function: t.Function, Unique: t.Unique, Mode: t.Mode, Priority: t.Priority,
 			RunAt: t.RunAt, Deadline: t.Deadline, OnLost: t.OnLost, Retry: t.Retry, RetryOf: t.RetryOf,
+			Callback: t.Callback, Traceparent: t.Traceparent,
 			State: Queued, SubmittedAt: time.Now(),
 		},
 		durable:  t.Mode == Tracked || !t.RunAt.IsZero() || t.Key != nil,
@@ -153,6 +154,8 @@ func (l *Ledger) room(j *job) (other *job, err error) {
 	switch {
 	case j.durable && (l.tracked >= l.o.MaxTracked || l.workloads+j.size > l.o.MaxWorkloads):
 		return nil, ErrFull
+	case j.own() && l.o.EventsFull != nil && l.o.EventsFull():
+		return nil, ErrEventsFull
 	case !j.durable && j.Mode == Sync && l.sync >= l.o.MaxLive && !l.abandonSync():
 		return nil, ErrFull
 	}

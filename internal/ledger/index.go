@@ -15,7 +15,6 @@ type job struct {
 	lines      []Entry             // of the log, bounded by Ledger.log
 	wire       string              // the unique on the wire
 	generation uint64              // of the connection that submitted it; 0 when that is gone for good
-	seq        uint64              // of its last event
 	submitted  bool                // job.submitted was told
 	ours       int                 // runs of it by our own pool, which tells more than the packets of the job server do
 	run        *gearman.Assignment // the latest of them that has not ended

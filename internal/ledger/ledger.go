@@ -32,7 +32,10 @@ type Options struct {
 	Events  event.Sink // gets the events where there is no Store
 	// CancelRun ends the context of a run of our own pool. It is called without any lock and does not block; nil if there is no pool.
 	CancelRun func(*gearman.Assignment)
-	Log       zerolog.Logger
+	// EventsFull reports whether a tracked or scheduled job must be refused because there is no room for its events: ErrEventsFull. It
+	// does not block; nil: there always is room.
+	EventsFull func() bool
+	Log        zerolog.Logger
 
 	MaxRecords    int           // 100,000 records in memory; beyond, the oldest ended job is forgotten, then the oldest background job
 	MaxLive       int           // 50,000 sync jobs that have not ended; beyond, the oldest that nobody waits for is forgotten, else ErrFull

@@ -28,7 +28,7 @@ func TestABackgroundJobIsAnsweredWhenItHasAHandle(t *testing.T) {
 		}
 		want := Record{
 			ID: r.ID, Handle: "H:1", Server: g1, Function: "f", Mode: Background, Priority: gearman.High, State: Queued,
-			SubmittedAt: time.Now(),
+			SubmittedAt: time.Now(), EventSeq: 1,
 		}
 		if diff := cmp.Diff(want, r); diff != "" {
 			t.Error(diff)
@@ -75,7 +75,7 @@ func TestASyncJobFromSubmitToResult(t *testing.T) {
 			ID: r.ID, Handle: "H:1", Server: g1, Function: "f", Mode: Sync, State: Completed,
 			Progress: &event.Progress{Numerator: 1, Denominator: 2}, Result: []byte("hello, world"), Kept: true,
 			Warnings:    [][]byte{[]byte("careful")},
-			SubmittedAt: time.Now(), StartedAt: time.Now(), EndedAt: time.Now(),
+			SubmittedAt: time.Now(), StartedAt: time.Now(), EndedAt: time.Now(), EventSeq: 6,
 		}
 		if diff := cmp.Diff(want, r); diff != "" {
 			t.Error(diff)

@@ -68,6 +68,9 @@ type Task struct {
 	Retry    Retry     // Tracked
 	RetryOf  string    // id of the job that this one runs again
 	Key      *Key      // its Key and Fingerprint; nil: none
+
+	Callback    *event.Callback // where its caller wants to hear of it; nil: nowhere
+	Traceparent string          // W3C trace context of the request; "": none
 }
 
 // Record is a snapshot of what is known of a job. Its slices and pointers are shared and must not be changed.
@@ -97,8 +100,10 @@ type Record struct {
 	Sent        bool      // of a job that is not to run twice: its submit was begun
 	RetryOf     string    // id of the job that this one runs again
 	Traceparent string    // W3C trace context of the request that submitted it
-	Log         []Entry   // set by Job and Store.Get, and in the change that ends a job
-	Replayed    bool      // Submit found it under the task's idempotency key
+	Callback    *event.Callback
+	EventSeq    uint64  // Seq of its latest event
+	Log         []Entry // set by Job and Store.Get, and in the change that ends a job
+	Replayed    bool    // Submit found it under the task's idempotency key
 
 	SubmittedAt time.Time
 	StartedAt   time.Time // zero until known
@@ -110,3 +115,6 @@ var ErrNotFound = errors.New("no such job")
 
 // ErrFull: the ledger holds as many waiting jobs as it may.
 var ErrFull = errors.New("too many jobs in flight")
+
+// ErrEventsFull: so many events wait for their webhook sinks that those of one more tracked or scheduled job might not be kept.
+var ErrEventsFull = errors.New("too many events wait to be delivered")

@@ -36,7 +36,7 @@ func (l *Ledger) RunAgain(ctx context.Context, ref string) (Record, error) {
 	}
 	return l.Submit(ctx, Task{
 		Function: old.Function, Workload: workload, Mode: old.Mode, Priority: old.Priority, Unique: old.Unique,
-		OnLost: old.OnLost, Retry: old.Retry, RetryOf: old.ID,
+		OnLost: old.OnLost, Retry: old.Retry, RetryOf: old.ID, Callback: old.Callback, Traceparent: old.Traceparent,
 	})
 }
 

@@ -27,7 +27,7 @@ func TestALiveJobIsAskedFor(t *testing.T) {
 		}
 		running := gearman.JobStatus{Known: true, Running: true, Numerator: 1, Denominator: 4}
 		b.servers.say(running)
-		want.State, want.StartedAt, want.Gearman = Running, time.Now(), &running
+		want.State, want.StartedAt, want.Gearman, want.EventSeq = Running, time.Now(), &running, 2
 		want.Progress = &event.Progress{Numerator: 1, Denominator: 4}
 		if diff := cmp.Diff(want, b.now("H:1")); diff != "" {
 			t.Errorf("running: %s", diff)

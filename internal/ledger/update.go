@@ -299,7 +299,8 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 
 // apply gives a change and the event it causes to the store, with what every event of a job says.
 func (l *Ledger) apply(j *job, t event.Type, d event.Data) {
-	l.o.Store.Apply(j.change(), l.event(j, t, d))
+	e := l.event(j, t, d) // first: the change tells its seq
+	l.o.Store.Apply(j.change(), e)
 }
 
 // change is what the store is to know of a job: its log, too, when it has ended.
@@ -312,12 +313,17 @@ func (j *job) change() Change {
 }
 
 func (l *Ledger) event(j *job, t event.Type, d event.Data) event.Event {
-	j.seq++
+	j.EventSeq++
 	d.ID, d.Handle, d.Server, d.Function, d.Unique = j.ID, j.Handle, j.Server, j.Function, j.Unique
 	d.State = string(j.State)
 	subject := j.Handle
 	if j.ID != "" { // not a foreign client's
 		subject, d.Mode, d.Priority = j.ID, string(j.Mode), j.Priority.String()
 	}
-	return event.New(t, subject, j.seq, time.Now(), d)
+	e := event.New(t, subject, j.EventSeq, time.Now(), d)
+	e.Traceparent, e.Promised = j.Traceparent, j.ID != "" && j.own()
+	if j.Callback != nil && j.Callback.Events.Match(t) {
+		e.Callback = j.Callback.URL
+	}
+	return e
 }

@@ -6,6 +6,7 @@
 //	webhook-id: evt_…                   the event's id, the same on every attempt
 //	webhook-timestamp: 1614265330       of the attempt
 //	webhook-signature: v1,… v1,…        one for each secret
+//	traceparent: 00-…                   of the request that submitted the job, where it had one; in the body as well
 //
 //	{"specversion":"1.0","id":"evt_…","source":"…","type":"job.completed","subject":"<job id>","time":"…Z","timestamp":"…Z",
 //	 "datacontenttype":"application/json","data":{"id":"<job id>","function":"…",…,"seq":4,"result":{…},"result_encoding":"json"}}
@@ -32,6 +33,10 @@ const (
 	maxText = 8_000  // bytes of an error's or a reason's text
 	cutText = 1_000  // the same in a body that would otherwise be too large; JSON makes at most six bytes of one
 )
+
+// Encode returns the body of an event's deliveries, which source names as the one it comes from. It is at most 20 kB: payloads and texts
+// that are larger are left out or cut.
+func Encode(source string, e event.Event) []byte { return newMessage(source, e).bytes() }
 
 // A message is one event, and its body once a sink needed it. It is shared by the sinks and safe for concurrent use.
 type message struct {
@@ -91,6 +96,7 @@ type envelope struct {
 	Time            time.Time  `json:"time"`
 	Timestamp       time.Time  `json:"timestamp"`
 	DataContentType string     `json:"datacontenttype"`
+	Traceparent     string     `json:"traceparent,omitempty"` // CloudEvents' distributed tracing extension
 	Data            data       `json:"data"`
 }
 
@@ -128,7 +134,7 @@ func encode(source string, e event.Event, omitted bool) []byte {
 	env := envelope{
 		SpecVersion: "1.0", ID: e.ID, Source: source, Type: e.Type, Subject: attribute(e.Subject),
 		Time: e.Time.UTC(), Timestamp: e.Time.UTC(), DataContentType: "application/json",
-		Data: data{Data: finite(e.Data), Seq: e.Seq},
+		Traceparent: e.Traceparent, Data: data{Data: finite(e.Data), Seq: e.Seq},
 	}
 	if omitted {
 		env.Data.omitPayload(e)

@@ -1,0 +1,244 @@
+package webhook
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"gearman-gateway/internal/event"
+)
+
+// MemoryOptions are how a Memory is to be.
+type MemoryOptions struct {
+	Source    string          // the events' CloudEvents source; "": "/gateway"
+	Wanted    func(Head) bool // whether anybody may want an event; nil: all are kept
+	MaxEvents int             // most events; 0: 100,000
+	MaxBytes  int64           // most bytes of them, payloads and 1 KiB for each; 0: 64 MiB. The last one may go beyond
+	Log       zerolog.Logger
+}
+
+// Memory is an Outbox that lives as long as the process. Events that all sinks have settled are kept for Events until their room is
+// needed; then the oldest go first.
+type Memory struct {
+	o MemoryOptions
+
+	mu    sync.Mutex
+	log   []*memoryEvent   // without gaps, the first is number first
+	first int64            //
+	bytes int64            // of all of log
+	ids   map[string]int64 // numbers of log by the events' ID
+	sinks map[string]*memorySink
+	grown chan struct{} // nil: nobody waits
+	drops drops
+
+	// Events up to floor are settled. It is looked for only when room is needed and sinks moved since (stale): that costs as much as
+	// there are sinks, and Publish is the hot path of every job.
+	floor int64
+	stale bool
+}
+
+// A memoryEvent is one of the log. What is asked for after its message was encoded is kept beside it.
+type memoryEvent struct {
+	*message
+	n           int64
+	promised    bool
+	function    string
+	time        time.Time
+	callback    string
+	traceparent string
+	deliveries  *memoryDelivery // any one; the others are its siblings
+}
+
+func (e *memoryEvent) head() Head {
+	return Head{Type: e.kind, Function: e.function, Callback: e.callback != ""}
+}
+
+// NewMemory returns an empty one.
+func NewMemory(o MemoryOptions) *Memory {
+	o.Source = cmp.Or(o.Source, "/gateway")
+	o.MaxEvents = cmp.Or(o.MaxEvents, defaultQueueEvents)
+	o.MaxBytes = cmp.Or(o.MaxBytes, defaultQueueBytes)
+	if o.Wanted == nil {
+		o.Wanted = func(Head) bool { return true }
+	}
+	return &Memory{o: o, first: 1, ids: map[string]int64{}, sinks: map[string]*memorySink{}, floor: math.MaxInt64}
+}
+
+// Publish implements Outbox. It does no work for any sink, and bodies are made when somebody asks for them.
+func (m *Memory) Publish(events ...event.Event) {
+	var few [4]*memoryEvent
+	wanted := few[:0]
+	for _, e := range events {
+		if !m.o.Wanted(HeadOf(e)) {
+			continue
+		}
+		wanted = append(wanted, &memoryEvent{
+			message: newMessage(m.o.Source, e), promised: e.Promised,
+			function: e.Data.Function, time: e.Time, callback: e.Callback, traceparent: e.Traceparent,
+		})
+	}
+	if len(wanted) == 0 {
+		return
+	}
+	m.mu.Lock()
+	for _, e := range wanted {
+		m.add(e)
+	}
+	say := m.drops.note()
+	m.mu.Unlock()
+	say.log(m.o.Log)
+}
+
+func (m *Memory) add(e *memoryEvent) {
+	if !m.shrink(1) && !e.promised {
+		m.drops.drop()
+		return
+	}
+	e.n = m.last() + 1
+	m.log = append(m.log, e)
+	m.bytes += e.size
+	m.ids[e.id] = e.n
+	if m.grown != nil {
+		close(m.grown)
+		m.grown = nil
+	}
+}
+
+// last returns the number of the newest event.
+func (m *Memory) last() int64 { return m.first + int64(len(m.log)) - 1 }
+
+// at returns event n; nil if it is not in the log (any more).
+func (m *Memory) at(n int64) *memoryEvent {
+	if n < m.first || n > m.last() {
+		return nil
+	}
+	return m.log[n-m.first]
+}
+
+// shrink gives up settled events, oldest first, until there is room for so many more. It reports whether there is.
+func (m *Memory) shrink(more int) bool {
+	for len(m.log)+more > m.o.MaxEvents || m.bytes+int64(more) > m.o.MaxBytes {
+		if !m.settled() {
+			return false
+		}
+		m.giveUp()
+	}
+	return true
+}
+
+// settled reports whether the first event is.
+func (m *Memory) settled() bool {
+	if m.stale && m.first > m.floor {
+		m.stale, m.floor = false, math.MaxInt64
+		for _, k := range m.sinks {
+			if k.standing.Disabled == "" {
+				m.floor = min(m.floor, k.settled())
+			}
+		}
+	}
+	return len(m.log) > 0 && m.first <= m.floor
+}
+
+// giveUp forgets the first event, and its deliveries: those that have ended, and those of disabled sinks.
+func (m *Memory) giveUp() {
+	e := m.log[0]
+	m.log[0] = nil
+	m.log = m.log[1:]
+	m.first++
+	m.bytes -= e.size
+	delete(m.ids, e.id)
+	for d := e.deliveries; d != nil; d = d.sibling {
+		d.sink.forget(d)
+	}
+}
+
+// Full implements Outbox.
+func (m *Memory) Full() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.shrink(0) // of what just reaches the bounds nothing is given up before something new comes
+	return (len(m.log) >= m.o.MaxEvents || m.bytes >= m.o.MaxBytes) && !m.settled()
+}
+
+// Dropped returns how many events were dropped because there was no room.
+func (m *Memory) Dropped() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.drops.total
+}
+
+// Register implements Outbox.
+func (m *Memory) Register(_ context.Context, sink string) (Standing, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := m.sinks[sink]
+	if k == nil {
+		k = newMemorySink(sink, m.last())
+		m.sinks[sink] = k
+		m.floor = min(m.floor, k.position)
+	}
+	return k.standing, nil
+}
+
+// Advance implements Outbox.
+func (m *Memory) Advance(_ context.Context, sink string, s Step) (Advanced, error) {
+	m.mu.Lock()
+	k := m.sinks[sink]
+	if k == nil {
+		m.mu.Unlock()
+		return Advanced{}, ErrNoSink
+	}
+	now := time.Now()
+	for _, end := range s.Ends {
+		if d := m.delivery(k, end.N); d != nil {
+			k.end(d, end, now)
+		}
+	}
+	if s.Standing != nil {
+		if k.standing.Disabled != "" && s.Standing.Disabled == "" {
+			m.floor = 0 // what it is to get is kept from now on
+		}
+		k.standing = *s.Standing
+	}
+	looked := m.look(k, s, now)
+	m.stale = true
+	m.shrink(0)
+	say := m.drops.note()
+	m.mu.Unlock()
+	say.log(m.o.Log)
+	return Advanced{Looked: looked}, nil
+}
+
+// look makes deliveries of the next events of the log that the sink wants.
+func (m *Memory) look(k *memorySink, s Step, now time.Time) (looked int) {
+	k.position = m.position(k)
+	for looked < s.Look && k.position < m.last() {
+		looked++
+		k.position++
+		if e := m.at(k.position); s.Wants == nil || s.Wants(e.head()) {
+			k.add(e, now)
+		}
+	}
+	return looked
+}
+
+// position returns how far k has looked. The events of a disabled sink may be given up in front of it.
+func (m *Memory) position(k *memorySink) int64 { return max(k.position, m.first-1) }
+
+// delivery returns k's of event n; nil: it has none.
+func (m *Memory) delivery(k *memorySink, n int64) *memoryDelivery {
+	e := m.at(n)
+	if e == nil {
+		return nil
+	}
+	for d := e.deliveries; d != nil; d = d.sibling {
+		if d.sink == k {
+			return d
+		}
+	}
+	return nil
+}

@@ -143,6 +143,17 @@ func (a *API) routes() *chi.Mux {
 	get("/workers", wantsJSON(a.workers))
 	get("/servers", wantsJSON(a.servers))
 
+	get("/events", wantsJSON(a.feed))
+	get("/sinks", wantsJSON(a.sinks))
+	get("/sinks/{name}", wantsJSON(a.sink))
+	r.Post("/sinks/{name}/test", a.handle(wantsJSON(a.testSink)))
+	r.Post("/sinks/{name}/pause", a.handle(wantsJSON(a.pauseSink)))
+	r.Post("/sinks/{name}/resume", a.handle(wantsJSON(a.resumeSink)))
+	r.Post("/sinks/{name}/replay", a.handle(wantsJSON(a.replay)))
+	get("/deliveries", wantsJSON(a.deliveries))
+	get("/deliveries/{id}", wantsJSON(a.delivery))
+	r.Post("/deliveries/{id}/redeliver", a.handle(wantsJSON(a.redeliver)))
+
 	get("/livez", a.livez)
 	get("/readyz", a.readyz)
 	get("/openapi.yaml", a.openapi)

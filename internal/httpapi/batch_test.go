@@ -243,10 +243,11 @@ func TestAClientThatLeavesABatch(t *testing.T) {
 func FuzzBatch(f *testing.F) {
 	f.Add([]byte(`[{"function":"f"},{"function":"g","retry":{"max":1}},7]`), false)
 	f.Add([]byte("{\"function\":\"f\"}\n\n[]\n{\"function\":\"f\",\"function\":1}\n"), true)
+	f.Add([]byte(`[{"function":"f","callback":{"url":"https://shop.example/","events":["job.*",7]}},{"callback":[{}]}]`), false)
 	for _, text := range validTexts {
 		f.Add([]byte(`[{"workload":`+text+`,"function":"f"}]`), false)
 	}
-	a := New(Options{Jobs: &quiet{}, Servers: &fake{}})
+	a := New(Options{Jobs: &quiet{}, Servers: &fake{}, Webhooks: &fakeHooks{}})
 	f.Fuzz(func(t *testing.T, body []byte, inLines bool) {
 		items, err := a.decodeArray(body)
 		if inLines {

@@ -30,6 +30,17 @@ func (m mistakes) note(member, detail string) mistakes {
 	return m
 }
 
+// check notes what a rule says of a parameter, if the query has it.
+func (m mistakes) check(q url.Values, name string, rule func(value string) error) mistakes {
+	if !q.Has(name) {
+		return m
+	}
+	if err := rule(q.Get(name)); err != nil {
+		return m.note(name, err.Error())
+	}
+	return m
+}
+
 // A fieldChecker holds the rules of a submission's members. It is safe for concurrent use.
 type fieldChecker struct {
 	validate *validator.Validate

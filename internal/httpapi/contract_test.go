@@ -85,10 +85,11 @@ func TestContractHasEveryKindOfProblem(t *testing.T) {
 }
 
 var kinds = []kind{
-	invalidJSON, invalidHeader, invalidBody, forbidden, notFound, jobNotFound, methodNotAllowed, notAcceptable, requestTimeout,
-	idempotencyPending, jobEnded, jobRunning, jobNotEnded, jobCompleted, workloadUnavailable, resultUnavailable, resultExpired,
-	payloadTooLarge, unsupportedMediaType, validationError, keyReused, internalError, gearmanError, jobFailed, gearmanUnavailable,
-	queueFull, noWorker, storageUnavailable, shuttingDown, gearmanTimeout,
+	invalidJSON, invalidHeader, invalidBody, forbidden, notFound, jobNotFound, sinkNotFound, deliveryNotFound, methodNotAllowed,
+	notAcceptable, requestTimeout,
+	idempotencyPending, jobEnded, jobRunning, jobNotEnded, jobCompleted, workloadUnavailable, resultUnavailable, deliveryPending,
+	resultExpired, eventsExpired, payloadTooLarge, unsupportedMediaType, validationError, keyReused, internalError, gearmanError, jobFailed, gearmanUnavailable,
+	queueFull, noWorker, eventsFull, storageUnavailable, shuttingDown, gearmanTimeout,
 }
 
 // checkContract holds an exchange against the contract: the response must be one that the contract has, and a request that the
@@ -117,7 +118,10 @@ func checkContract(t *testing.T, a *API, req *http.Request, body []byte, res *ht
 	}
 	// As content types are no business of the contract where the body is any bytes, nor "+json" and none where it is JSON.
 	checked := req.Clone(context.Background())
-	takesJSON := path == "/jobs" || path == "/jobs/batch"
+	takesJSON := false
+	if in := item.GetOperation(method).RequestBody; in != nil {
+		takesJSON = in.Value.Content["application/json"] != nil
+	}
 	if takesJSON && carriesJSON(req.Header.Get("Content-Type")) {
 		checked.Header.Set("Content-Type", "application/json")
 	} else if !takesJSON {

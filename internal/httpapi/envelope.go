@@ -128,8 +128,13 @@ func (e *envelope) value() (jsontext.Value, error) {
 }
 
 func (e *envelope) member(s *submission, name string) error {
-	if name == "retry" && e.dec.PeekKind() == jsontext.KindBeginObject {
-		return e.retry(s)
+	if e.dec.PeekKind() == jsontext.KindBeginObject {
+		switch name {
+		case "retry":
+			return e.retry(s)
+		case "callback":
+			return e.callback(s)
+		}
 	}
 	value, err := e.value()
 	if err != nil {
@@ -139,7 +144,7 @@ func (e *envelope) member(s *submission, name string) error {
 	switch {
 	case name == "workload":
 		s.rawWorkload = value
-	case name == "retry":
+	case name == "retry" || name == "callback":
 		e.mistake("must be an object", name)
 	case name == "require_worker" && kind != jsontext.KindTrue && kind != jsontext.KindFalse:
 		e.mistake("must be true or false", name)

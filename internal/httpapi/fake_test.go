@@ -20,7 +20,7 @@ import (
 
 const jobID = "0193d8a0-5b5c-7c3e-8f4e-2f1d3c5b7a90"
 
-// fake is Jobs and Servers. Each function may be replaced before the first request.
+// fake is Jobs and Servers, and has its Webhooks. Each function may be replaced before the first request.
 type fake struct {
 	submit    func(context.Context, ledger.Task) (ledger.Record, error)
 	job       func(ctx context.Context, ref string, wait time.Duration) (ledger.Record, error)
@@ -31,6 +31,7 @@ type fake struct {
 	functions func() ([]gearman.FunctionInfo, error)
 	load      func(function string) (workers, queued int, ok bool)
 	ping      func(context.Context) error
+	hooks     fakeHooks
 
 	mu    sync.Mutex
 	tasks []ledger.Task // as submitted
@@ -172,7 +173,7 @@ type client struct {
 
 func newClient(t *testing.T, o Options) *client {
 	c := &client{t: t, fake: &fake{}}
-	o.Jobs, o.Servers, o.Log = c.fake, c.fake, zerolog.New(&c.log)
+	o.Jobs, o.Servers, o.Webhooks, o.Log = c.fake, c.fake, &c.hooks, zerolog.New(&c.log)
 	c.api = New(o)
 	return c
 }

@@ -11,8 +11,10 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/rs/zerolog"
 
+	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/webhook"
 )
 
 // Jobs is what this package needs of the ledger. All methods are called from many goroutines.
@@ -53,6 +55,36 @@ type Servers interface {
 	Ping(ctx context.Context) error
 }
 
+// Webhooks is what this package needs of the sender of events. All methods are called from many goroutines. What says that there is no
+// such sink, delivery or event are the errors of package webhook.
+type Webhooks interface {
+	// Events returns a page of the log of events, and Grown a channel that is closed when there is a new one.
+	Events(ctx context.Context, q webhook.EventQuery) (webhook.EventPage, error)
+	Grown() <-chan struct{}
+
+	Sinks(ctx context.Context) ([]webhook.SinkStatus, error)
+	Sink(ctx context.Context, name string) (webhook.SinkStatus, error)
+
+	// Test sends a sink one event, once and now, whatever its state. That the sink did not take it is in the attempt, and no error.
+	Test(ctx context.Context, sink string) (webhook.Attempt, error)
+
+	// Pause keeps what a sink is to get; Resume sends it, also to a sink that was disabled.
+	Pause(ctx context.Context, sink string) error
+	Resume(ctx context.Context, sink string) error
+
+	// Deliveries returns up to q.Limit of them without their Log, newest event first.
+	Deliveries(ctx context.Context, q webhook.DeliveryQuery) ([]webhook.Delivery, error)
+	Delivery(ctx context.Context, sink, eventID string) (webhook.Delivery, error)
+
+	// Redeliver makes a delivery that has ended pending once more; Replay does so with those of a sink that are dead and of events
+	// from since to before until, if these are not zero, and returns how many there were.
+	Redeliver(ctx context.Context, sink, eventID string) error
+	Replay(ctx context.Context, sink string, since, until time.Time) (int, error)
+
+	// CheckCallback returns a *webhook.CallbackError for a callback that is not allowed, and fills in its Events where it is nil.
+	CheckCallback(c *event.Callback) error
+}
+
 // API is the http.Handler of the gateway. It is safe for concurrent use, and what it starts ends with the request's context.
 type API struct {
 	o      Options
@@ -62,7 +94,7 @@ type API struct {
 	fields *fieldChecker
 
 	inflight budget // bytes of request bodies
-	waiting  budget // requests that wait for the end of a job
+	waiting  budget // requests that wait for the end of a job, or for an event
 	streams  budget // event streams
 
 	drain      context.Context // ended by Server.Shutdown
@@ -111,6 +143,17 @@ func (a *API) routes() *chi.Mux {
 	get("/workers", wantsJSON(a.workers))
 	get("/servers", wantsJSON(a.servers))
 
+	get("/events", wantsJSON(a.feed))
+	get("/sinks", wantsJSON(a.sinks))
+	get("/sinks/{name}", wantsJSON(a.sink))
+	r.Post("/sinks/{name}/test", a.handle(wantsJSON(a.testSink)))
+	r.Post("/sinks/{name}/pause", a.handle(wantsJSON(a.pauseSink)))
+	r.Post("/sinks/{name}/resume", a.handle(wantsJSON(a.resumeSink)))
+	r.Post("/sinks/{name}/replay", a.handle(wantsJSON(a.replay)))
+	get("/deliveries", wantsJSON(a.deliveries))
+	get("/deliveries/{id}", wantsJSON(a.delivery))
+	r.Post("/deliveries/{id}/redeliver", a.handle(wantsJSON(a.redeliver)))
+
 	get("/livez", a.livez)
 	get("/readyz", a.readyz)
 	get("/openapi.yaml", a.openapi)
@@ -153,11 +196,12 @@ func (a *API) noRoute(w *response, r *http.Request) error {
 	return methodNotAllowed.because("The Allow header lists the methods of this path.")
 }
 
-// Options says how the API and its Server behave. Jobs and Servers are needed; every other zero value means the default.
+// Options says how the API and its Server behave. Jobs, Servers and Webhooks are needed; every other zero value means the default.
 type Options struct {
-	Jobs    Jobs
-	Servers Servers
-	Log     zerolog.Logger // the zero value logs to nowhere: zerolog's zero Logger has no writer
+	Jobs     Jobs
+	Servers  Servers
+	Webhooks Webhooks
+	Log      zerolog.Logger // the zero value logs to nowhere: zerolog's zero Logger has no writer
 
 	Hosts []string // names, without port, by which browsers may call besides localhost and IP addresses
 
@@ -165,7 +209,7 @@ type Options struct {
 	MaxInflightBytes int64         // of all request bodies that are being handled; beyond it 503; 0 means 512 MiB
 	SyncTimeout      time.Duration // how long a sync job is waited for that names no timeout; 0 means 30 s, and never over MaxWait
 	MaxWait          time.Duration // the longest wait a caller may ask for; 0 means 5 minutes
-	MaxWaiting       int           // requests that wait for a job's end at a time; beyond it 503; 0 means 20,000
+	MaxWaiting       int           // requests that wait for a job's end, or for events, at a time; beyond it 503; 0 means 20,000
 	MaxStreams       int           // event streams at a time; beyond it 503; 0 means 10,000
 	MaxBatch         int           // submissions of one batch; 0 means 1,000
 	MaxBatchBytes    int64         // of the body of a batch; 0 means 64 MiB

@@ -66,5 +66,11 @@ func (s *submission) fingerprint(workload []byte) []byte {
 		add([]byte(field))
 	}
 	add(workload)
+	if s.callback != nil { // only then: submissions without one keep the fingerprint that they have always had
+		add([]byte(s.callback.URL))
+		for _, pattern := range s.callback.Events {
+			add([]byte(pattern))
+		}
+	}
 	return sum.Sum(nil)
 }

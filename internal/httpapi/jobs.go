@@ -14,7 +14,7 @@ import (
 )
 
 func tooManyWaiting() error {
-	return queueFull.because("As many requests wait for the end of a job as may.")
+	return queueFull.because("As many requests wait as may, for the end of a job or for events.")
 }
 
 // job is GET /jobs/{handle}.

@@ -82,12 +82,16 @@ func writeList[Info, Item any](w *response, infos []Info, item func(Info) Item) 
 	for i, info := range infos {
 		l.Items[i] = item(info)
 	}
-	// The names come from anyone who talks to the job server, and need not be UTF-8.
-	b, err := json.Marshal(l, jsontext.AllowInvalidUTF8(true))
+	return writeJSON(w, http.StatusOK, l)
+}
+
+// writeJSON answers with v. Names come from anyone who talks to a job server, and need not be UTF-8.
+func writeJSON(w *response, status int, v any) error {
+	b, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		return err
 	}
-	w.write(http.StatusOK, "application/json", append(b, '\n'))
+	w.write(status, "application/json", append(b, '\n'))
 	return nil
 }
 

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -12,7 +13,7 @@ import (
 	"gearman-gateway/internal/ledger"
 )
 
-// How many jobs GET /jobs answers with that is not told, and at most.
+// How many items a list that has pages answers with that is not told, and at most.
 const (
 	pageSize    = 50
 	maxPageSize = 200
@@ -40,11 +41,7 @@ func (a *API) page(w *response, r *http.Request) error {
 	cursor := ""
 	if next != "" {
 		cursor = cursorOf(next)
-		if filters == nil {
-			filters = url.Values{}
-		}
-		filters.Set("cursor", cursor)
-		w.Header().Set("Link", `</jobs?`+filters.Encode()+`>; rel="next"`)
+		linkNext(w, "/jobs", filters, "cursor", cursor)
 	}
 	b := append(make([]byte, 0, 1<<10*(len(records)+1)), `{"items":[`...)
 	for i, rec := range records {
@@ -65,23 +62,14 @@ func pageOf(filters url.Values) (q ledger.Query, m mistakes) {
 		Function: filters.Get("function"), State: ledger.State(filters.Get("state")), Mode: ledger.Mode(filters.Get("mode")),
 		Limit: pageSize,
 	}
-	check := func(name string, rule func(value string) error) {
-		if filters.Has(name) {
-			if err := rule(filters.Get(name)); err != nil {
-				m = m.note(name, err.Error())
-			}
-		}
-	}
+	check := func(name string, rule func(value string) error) { m = m.check(filters, name, rule) }
 	check("function", gearman.CheckFunction)
 	check("state", func(s string) error { return checkOneOf(s, states) })
 	check("mode", checkMode)
-	if filters.Has("limit") {
-		limit, err := strconv.Atoi(filters.Get("limit"))
-		if err != nil || limit < 1 || limit > maxPageSize {
-			m = m.note("limit", "must be a whole number from 1 to "+strconv.Itoa(maxPageSize))
-		}
-		q.Limit = limit
-	}
+	check("limit", func(s string) (err error) {
+		q.Limit, err = parseLimit(s, maxPageSize)
+		return err
+	})
 	if filters.Has("cursor") {
 		before, ok := idOf(filters.Get("cursor"))
 		if !ok {
@@ -90,6 +78,23 @@ func pageOf(filters url.Values) (q ledger.Query, m mistakes) {
 		q.Before = before
 	}
 	return q, m
+}
+
+func parseLimit(s string, most int) (int, error) {
+	limit, err := strconv.Atoi(s)
+	if err != nil || limit < 1 || limit > most {
+		return 0, fmt.Errorf("must be a whole number from 1 to %d", most)
+	}
+	return limit, nil
+}
+
+// linkNext tells where the next page is: at the same path and filters, with the cursor in a parameter.
+func linkNext(w *response, path string, filters url.Values, parameter, cursor string) {
+	if filters == nil {
+		filters = url.Values{}
+	}
+	filters.Set(parameter, cursor)
+	w.Header().Set("Link", "<"+path+"?"+filters.Encode()+`>; rel="next"`)
 }
 
 // A cursor is the id of the last job of a page.

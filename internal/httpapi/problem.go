@@ -10,6 +10,7 @@ import (
 
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/webhook"
 )
 
 // problemType and the kind's name make the "type" of a problem (RFC 9457). It names the kind and cannot be fetched.
@@ -30,6 +31,8 @@ var (
 	forbidden            = kind{"forbidden", http.StatusForbidden, "The request is refused", ""}
 	notFound             = kind{"not-found", http.StatusNotFound, "There is nothing here", ""}
 	jobNotFound          = kind{"job-not-found", http.StatusNotFound, "No such job", ""}
+	sinkNotFound         = kind{"sink-not-found", http.StatusNotFound, "No such sink", ""}
+	deliveryNotFound     = kind{"delivery-not-found", http.StatusNotFound, "No such delivery", ""}
 	methodNotAllowed     = kind{"method-not-allowed", http.StatusMethodNotAllowed, "The method is not for this path", ""}
 	notAcceptable        = kind{"not-acceptable", http.StatusNotAcceptable, "Only JSON can be had here", ""}
 	requestTimeout       = kind{"request-timeout", http.StatusRequestTimeout, "The body did not arrive in time", ""}
@@ -40,7 +43,9 @@ var (
 	jobCompleted         = kind{"job-completed", http.StatusConflict, "The job has completed", ""}
 	workloadUnavailable  = kind{"workload-unavailable", http.StatusConflict, "The job's workload was not kept", ""}
 	resultUnavailable    = kind{"result-unavailable", http.StatusConflict, "The job has no result to give", ""}
+	deliveryPending      = kind{"delivery-pending", http.StatusConflict, "The delivery has not ended", ""}
 	resultExpired        = kind{"result-expired", http.StatusGone, "The result is no longer kept", ""}
+	eventsExpired        = kind{"events-expired", http.StatusGone, "The events are no longer kept", ""}
 	payloadTooLarge      = kind{"payload-too-large", http.StatusRequestEntityTooLarge, "The body or the workload is too large", ""}
 	unsupportedMediaType = kind{"unsupported-media-type", http.StatusUnsupportedMediaType, "The body is of a type that is not read here", ""}
 	validationError      = kind{"validation-error", http.StatusUnprocessableEntity, "The request has mistakes", ""}
@@ -51,10 +56,14 @@ var (
 	gearmanUnavailable   = kind{"gearman-unavailable", http.StatusServiceUnavailable, "No job server can be reached", "1"}
 	queueFull            = kind{"queue-full", http.StatusServiceUnavailable, "Too much is waiting already", "1"}
 	noWorker             = kind{"no-worker", http.StatusServiceUnavailable, "No worker can do this function", "1"}
+	eventsFull           = kind{"events-full", http.StatusServiceUnavailable, "Too many events wait to be delivered", "5"}
 	storageUnavailable   = kind{"storage-unavailable", http.StatusServiceUnavailable, "Nothing can be stored", "5"}
 	shuttingDown         = kind{"shutting-down", http.StatusServiceUnavailable, "The gateway is shutting down", "5"}
 	gearmanTimeout       = kind{"gearman-timeout", http.StatusGatewayTimeout, "The job server did not answer", ""}
 )
+
+// goneEvents is told of an event that never was, too: it cannot be told apart from one that was forgotten.
+const goneEvents = "What followed after this is no longer kept, or it never was here. Begin without after: with the oldest event that is kept."
 
 // failures maps errors of the packages below to problems; the first that errors.Is finds counts. ErrOutcomeUnknown comes first
 // because it wraps the cause, such as ErrClosed, and only it tells that submitting again may make two jobs.
@@ -76,6 +85,12 @@ var failures = []struct {
 	{ledger.ErrCompleted, jobCompleted, "A job that has completed is not run again."},
 	{ledger.ErrNoWorkload, workloadUnavailable, "Only of tracked jobs the workload is kept, and only for a time."},
 	{ledger.ErrFull, queueFull, "The gateway holds as many waiting jobs as it may."},
+	{ledger.ErrEventsFull, eventsFull, "So many events wait for their webhook sinks that those of one more job might not be kept; nothing was submitted."},
+	{webhook.ErrEventsExpired, eventsExpired, goneEvents},
+	{webhook.ErrNoEvent, eventsExpired, goneEvents},
+	{webhook.ErrNoSink, sinkNotFound, "No sink of this name is configured."},
+	{webhook.ErrNoDelivery, deliveryNotFound, "There is no delivery of this event to this sink, or it is no longer kept."},
+	{webhook.ErrPending, deliveryPending, "Only a delivery that has ended can be made again; this one is still tried."},
 	{gearman.ErrBusy, queueFull, "The job servers do not keep up with what is sent to them; nothing was submitted."},
 	{gearman.ErrNotSent, gearmanUnavailable, "Nothing was submitted; it is safe to try again."},
 	{gearman.ErrUnavailable, gearmanUnavailable, "No job server could be asked."},

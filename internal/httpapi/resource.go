@@ -104,6 +104,7 @@ func appendJob(b []byte, v view) []byte {
 
 	b = append(b, ']')
 	b = appendTracking(b, rec)
+	b = appendOrigin(b, rec)
 	b = appendTimes(b, rec)
 	if n := note(rec); n != "" {
 		b = append(b, `,"note":`...)
@@ -140,6 +141,14 @@ func appendTracking(b []byte, rec *ledger.Record) []byte {
 	b = append(b, `,"self":`...)
 	b = appendString(b, "/jobs/"+rec.RetryOf)
 	return append(b, '}')
+}
+
+// appendOrigin appends what the caller wants to hear of the job and where, and of which trace its request was a part.
+func appendOrigin(b []byte, rec *ledger.Record) []byte {
+	b = append(b, `,"callback":`...)
+	b = appendCallback(b, rec.Callback)
+	b = append(b, `,"traceparent":`...)
+	return appendKnown(b, rec.Traceparent)
 }
 
 func appendTimes(b []byte, rec *ledger.Record) []byte {
@@ -263,11 +272,14 @@ func appendWarning(b []byte, warning []byte) []byte {
 	return append(b, `"}`...)
 }
 
+// timeLayout is of times in UTC.
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
 func appendTime(b []byte, t time.Time) []byte {
 	if t.IsZero() {
 		return append(b, "null"...)
 	}
 	b = append(b, '"')
-	b = t.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
+	b = t.UTC().AppendFormat(b, timeLayout)
 	return append(b, '"')
 }

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // serve starts a server on a free port and stops it when the test ends.
 func serve(t *testing.T, f *fake, o Options) (s *Server, url string) {
 	t.Helper()
-	o.Jobs, o.Servers = f, f
+	o.Jobs, o.Servers, o.Webhooks = f, f, &f.hooks
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

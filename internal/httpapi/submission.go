@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/ledger"
 )
@@ -27,11 +28,14 @@ type submission struct {
 
 	rawWorkload jsontext.Value // as it stands in the body; nil when absent
 	retry       *ledger.Retry
-	key         string // of the Idempotency-Key header; "" is none
+	callback    *event.Callback // as it was written
+	key         string          // of the Idempotency-Key header; "" is none
+	traceparent string          // of the header of that name; "" is none
 
 	// set by the check
 	runAt    time.Time
 	deadline time.Time
+	notify   *event.Callback // callback, complete
 }
 
 func newSubmission(mode ledger.Mode) submission {
@@ -84,6 +88,7 @@ func (s *submission) task(workload []byte) ledger.Task {
 	t := ledger.Task{
 		Function: s.Function, Unique: s.Unique, Mode: ledger.Mode(s.Mode), Workload: workload,
 		RunAt: s.runAt, Deadline: s.deadline, OnLost: ledger.OnLost(s.OnLost),
+		Callback: s.notify, Traceparent: s.traceparent,
 	}
 	switch s.Priority {
 	case "high":

@@ -14,6 +14,7 @@ func (a *API) submit(w *response, r *http.Request) error {
 		return unsupportedMediaType.because("Send application/json.")
 	}
 	s := newSubmission(ledger.Background)
+	s.traceparent = traceparent(r.Header)
 	var err error
 	if s.key, err = idempotencyKey(r.Header); err != nil {
 		return err
@@ -69,10 +70,12 @@ func (a *API) call(w *response, r *http.Request) error {
 // callOf returns the submission that the path, the query and the headers are, checked.
 func (a *API) callOf(w *response, r *http.Request) (s submission, err error) {
 	s = newSubmission(ledger.Sync)
+	s.traceparent = traceparent(r.Header)
 	if s.key, err = idempotencyKey(r.Header); err != nil {
 		return s, err
 	}
-	q, err := query(r, "mode", "priority", "unique", "timeout", "run_at", "delay", "deadline", "on_lost", "require_worker")
+	q, err := query(r, "mode", "priority", "unique", "timeout", "run_at", "delay", "deadline", "on_lost", "require_worker",
+		"callback", "callback_events")
 	if err != nil {
 		return s, err
 	}
@@ -80,6 +83,7 @@ func (a *API) callOf(w *response, r *http.Request) (s submission, err error) {
 		return s, err
 	}
 	var m mistakes
+	s.callback, m = callbackOf(q)
 	for name, values := range q {
 		switch text := values[0]; {
 		case name != "require_worker":
@@ -95,6 +99,9 @@ func (a *API) callOf(w *response, r *http.Request) (s submission, err error) {
 	preferAsync(w, r, &s)
 	for name, detail := range a.fields.check(&s, time.Now()) {
 		m = m.note(name, detail)
+	}
+	if wrong := a.checkCallback(&s); wrong != nil {
+		m = m.note(map[string]string{"url": "callback", "events": "callback_events"}[wrong.Member], wrong.Detail)
 	}
 	return s, wrongParameters(m)
 }
@@ -135,6 +142,9 @@ next:
 			}
 		}
 		mistakes = append(mistakes, fieldError{Pointer: pointer(name), Detail: detail})
+	}
+	if wrong := a.checkCallback(s); wrong != nil {
+		mistakes = append(mistakes, fieldError{Pointer: pointer("callback", wrong.Member), Detail: wrong.Detail})
 	}
 	return mistakes
 }

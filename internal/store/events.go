@@ -96,9 +96,11 @@ func (t *tx) finish() error {
 // accept takes over what a transaction has stored, and tells of it.
 func (d *DB) accept(t *tx) {
 	d.log = t.log
-	d.full.Store(t.full())
 	d.overdue = t.over() && !t.stuck
 	d.losses.full.add(t.dropped)
+	if was := d.full.Swap(t.full()); was && !t.full() {
+		d.losses.report(true)
+	}
 	if t.kept > 0 {
 		d.grown.tell()
 	}

@@ -147,6 +147,9 @@ UPDATE deliveries SET due = @due WHERE due IS NULL AND rowid = (SELECT d.rowid F
 -- name: OldestPending :one
 SELECT n FROM deliveries WHERE sink = ? AND state = 'pending' ORDER BY n LIMIT 1;
 
+-- name: PendingUpTo :many
+SELECT subject FROM deliveries WHERE sink = ? AND state = 'pending' AND n <= ?;
+
 -- name: CountDeliveries :one
 SELECT count(*) FROM deliveries WHERE sink = ? AND state = ?;
 

@@ -125,7 +125,12 @@ func (d *DB) open(ctx context.Context) (err error) {
 	if d.queries, err = query.Prepare(ctx, d.read); err != nil {
 		return err
 	}
-	return d.transaction(func(*tx) error { return nil }) // finds out whether the log is full
+	if err := d.reconnect(); err != nil {
+		return err
+	}
+	d.overdue = d.log.Bytes >= d.o.MaxEventBytes
+	d.full.Store(d.overdue) // until the writer has looked what may be given up, which it does first
+	return nil
 }
 
 // touch makes the file for its owner alone, whatever the directory's mode is. SQLite gives the files beside it the same mode.

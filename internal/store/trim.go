@@ -40,7 +40,11 @@ func (t *tx) expireEvents(limit int64) (given int64, err error) {
 // giveUp deletes the oldest events that no sink is still to get, as long as wanted says so, a bounded number. Nothing but the
 // beginning of the log ever goes, so that it has no gaps.
 func (t *tx) giveUp(limit int64, wanted func(query.OldestEventsRow) bool) (given int64, err error) {
-	needed, err := t.needed()
+	sinks, err := t.GetSinks(background)
+	if err != nil {
+		return 0, err
+	}
+	needed, err := t.needed(sinks)
 	if err != nil {
 		return 0, err
 	}
@@ -58,16 +62,35 @@ func (t *tx) giveUp(limit int64, wanted func(query.OldestEventsRow) bool) (given
 	if given == 0 {
 		return 0, nil
 	}
-	return given, t.TrimEvents(background, events[given-1].N)
+	return given, t.trim(events[given-1].N, sinks)
+}
+
+// trim deletes the events up to n, and their deliveries. Of a sink that is disabled some were pending, and others waited for them.
+func (t *tx) trim(n int64, sinks []query.Sink) error {
+	orphans := make([][]string, len(sinks))
+	for i, s := range sinks {
+		var err error
+		if orphans[i], err = t.PendingUpTo(background, query.PendingUpToParams{Sink: s.Name, N: n}); err != nil {
+			return err
+		}
+	}
+	if err := t.TrimEvents(background, n); err != nil {
+		return err
+	}
+	now := micros(t.now())
+	for i, s := range sinks {
+		for _, subject := range orphans[i] {
+			if err := t.Awaken(background, query.AwakenParams{Sink: s.Name, Subject: subject, Due: now}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // needed returns the number of the first event that a sink is still to get.
-func (t *tx) needed() (int64, error) {
+func (t *tx) needed(sinks []query.Sink) (int64, error) {
 	first := t.log.Last + 1
-	sinks, err := t.GetSinks(background)
-	if err != nil {
-		return 0, err
-	}
 	for _, s := range sinks {
 		if s.Disabled != "" || !t.d.registered[s.Name] && t.now().Sub(t.d.opened) > earlierLife {
 			continue

@@ -80,6 +80,7 @@ func (o *op) failure(err error) error {
 // run stores what is pushed, and deletes what has expired, until the DB is closed and nothing is left or can be stored.
 func (d *DB) run() error {
 	defer d.disconnect()
+	defer d.losses.report(true)
 	sweep := time.NewTicker(d.o.Sweep)
 	defer sweep.Stop()
 	expired := false // something may have
@@ -93,7 +94,7 @@ func (d *DB) run() error {
 		if err == nil && (expired || d.overdue) && !closing {
 			expired, err = d.expire()
 		}
-		d.losses.report(closing)
+		d.losses.report(false)
 		switch {
 		case err != nil && closing:
 			return fmt.Errorf("%d changes are lost: %w", d.queue.len(), err)

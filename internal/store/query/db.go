@@ -129,6 +129,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.oldestPendingStmt, err = db.PrepareContext(ctx, oldestPending); err != nil {
 		return nil, fmt.Errorf("error preparing query OldestPending: %w", err)
 	}
+	if q.pendingUpToStmt, err = db.PrepareContext(ctx, pendingUpTo); err != nil {
+		return nil, fmt.Errorf("error preparing query PendingUpTo: %w", err)
+	}
 	if q.putEventStmt, err = db.PrepareContext(ctx, putEvent); err != nil {
 		return nil, fmt.Errorf("error preparing query PutEvent: %w", err)
 	}
@@ -342,6 +345,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing oldestPendingStmt: %w", cerr)
 		}
 	}
+	if q.pendingUpToStmt != nil {
+		if cerr := q.pendingUpToStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing pendingUpToStmt: %w", cerr)
+		}
+	}
 	if q.putEventStmt != nil {
 		if cerr := q.putEventStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing putEventStmt: %w", cerr)
@@ -471,6 +479,7 @@ type Queries struct {
 	newestWithHandleStmt *sql.Stmt
 	oldestEventsStmt     *sql.Stmt
 	oldestPendingStmt    *sql.Stmt
+	pendingUpToStmt      *sql.Stmt
 	putEventStmt         *sql.Stmt
 	putEventLogStmt      *sql.Stmt
 	putJobStmt           *sql.Stmt
@@ -523,6 +532,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		newestWithHandleStmt: q.newestWithHandleStmt,
 		oldestEventsStmt:     q.oldestEventsStmt,
 		oldestPendingStmt:    q.oldestPendingStmt,
+		pendingUpToStmt:      q.pendingUpToStmt,
 		putEventStmt:         q.putEventStmt,
 		putEventLogStmt:      q.putEventLogStmt,
 		putJobStmt:           q.putJobStmt,

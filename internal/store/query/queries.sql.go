@@ -813,6 +813,38 @@ func (q *Queries) OldestPending(ctx context.Context, sink string) (int64, error)
 	return n, err
 }
 
+const pendingUpTo = `-- name: PendingUpTo :many
+SELECT subject FROM deliveries WHERE sink = ? AND state = 'pending' AND n <= ?
+`
+
+type PendingUpToParams struct {
+	Sink string
+	N    int64
+}
+
+func (q *Queries) PendingUpTo(ctx context.Context, arg PendingUpToParams) ([]string, error) {
+	rows, err := q.query(ctx, q.pendingUpToStmt, pendingUpTo, arg.Sink, arg.N)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var subject string
+		if err := rows.Scan(&subject); err != nil {
+			return nil, err
+		}
+		items = append(items, subject)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const putEvent = `-- name: PutEvent :execrows
 INSERT INTO events (n, id, type, function, subject, time, traceparent, callback, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/webhook"
 )
 
 // smallDisk returns a directory on a file system of its own.
@@ -66,6 +67,7 @@ func TestAFullDisk(t *testing.T) {
 	}
 	known := newID()
 	commit(t, d, ledger.Change{Record: job(known)})
+	register(t, d, "a")
 
 	for round := range 3 {
 		free := fill(t, disk)
@@ -89,6 +91,10 @@ func TestAFullDisk(t *testing.T) {
 		if err := enter(); !errors.Is(err, ledger.ErrStoreFailed) {
 			t.Errorf("got %v on a full disk, want ErrStoreFailed", err)
 		}
+		d.Publish(promised("w", round+1))
+		if _, err := d.Advance(t.Context(), "a", webhook.Step{Look: 1000, Wants: all}); err == nil {
+			t.Error("a sink advances on a full disk")
+		}
 		if r := get(t, d, known); r.ID != known { // reads go on
 			t.Errorf("got %v", r)
 		}
@@ -104,6 +110,7 @@ func TestAFullDisk(t *testing.T) {
 		}
 	}
 	diff(t, told(t, d, known), counted(30))
+	diff(t, told(t, d, "w"), counted(3))
 	for _, line := range []string{"jobs cannot be stored", "jobs are stored again"} {
 		if got := strings.Count(logged.String(), line); got != 3 {
 			t.Errorf("%q was logged %d times, want 3", line, got)
@@ -122,6 +129,10 @@ func TestAFullDisk(t *testing.T) {
 		if got := len(told(t, d, id)); got == 1 != want {
 			t.Errorf("job %s: acknowledged %v, events %d", id, want, got)
 		}
+	}
+	gapless(t, d)
+	if had := deliver(t, d, "a"); len(had[known]) != 30 || len(had["w"]) != 3 {
+		t.Errorf("the sink had %d and %d events, want 30 and 3", len(had[known]), len(had["w"]))
 	}
 	if err := d.Close(); err != nil { // before the disk goes
 		t.Fatal(err)

@@ -59,8 +59,8 @@ func deliver(t testing.TB, d *DB, sink string) map[string][]int64 {
 	had := map[string][]int64{}
 	var ends []webhook.Ended
 	for {
-		looked := advance(t, d, sink, webhook.Step{Ends: ends, Look: 50})
-		ready := due(t, d, sink, webhook.DueQuery{Lines: 10, Letters: 3})
+		looked := advance(t, d, sink, webhook.Step{Ends: ends, Look: 500})
+		ready := due(t, d, sink, webhook.DueQuery{Lines: 200, Letters: 3})
 		if looked == 0 && len(ready.Lines) == 0 {
 			return had
 		}

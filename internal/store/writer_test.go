@@ -280,14 +280,16 @@ func TestTheEventsOfAppliesAreBounded(t *testing.T) {
 		}
 		return dropped
 	}
+	before := held{others: maxEvents - 3, promised: maxPromised - 2}
+	q.events = before // have been given, and are being stored
 	for _, step := range []struct {
 		events   int
 		promised bool
 		want     held
 	}{
-		{maxEvents - 1, false, held{}},
+		{2, false, held{}},
 		{3, false, held{others: 2}},
-		{maxPromised - 1, true, held{}},
+		{1, true, held{}},
 		{1, false, held{others: 1}},
 		{3, true, held{promised: 2}},
 		{0, false, held{}},
@@ -298,7 +300,7 @@ func TestTheEventsOfAppliesAreBounded(t *testing.T) {
 	}
 	batch := q.take()
 	q.settled(batch)
-	if len(batch) != 1 || len(batch[0].events) != maxEvents+maxPromised || q.events != (held{}) {
+	if len(batch) != 1 || len(batch[0].events) != 5 || q.events != before {
 		t.Errorf("%d changes, %d events, %v left", len(batch), len(batch[0].events), q.events)
 	}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -9,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/webhook"
 )
 
 // BenchmarkCommit submits tracked jobs from 128 callers. In the same run it writes and syncs a page of a file on the same disk as
@@ -60,4 +63,61 @@ func syncsPerSecond(b *testing.B, dir string) float64 {
 		}
 	}
 	return float64(n) / time.Since(began).Seconds()
+}
+
+// backlog publishes n events of so many subjects, round and round.
+func backlog(b *testing.B, d *DB, n, subjects int) {
+	b.Helper()
+	for i := range n {
+		d.Publish(event.New(event.JobCompleted, fmt.Sprint("0193-subject-", i%subjects), uint64(i), time.Now(), event.Data{
+			ID: "01934a3c-0000-7000-8000-000000000000", Function: "resize", Mode: "tracked", Result: []byte(`{"w":10}`),
+		}))
+		if i%10_000 == 0 {
+			d.flush(b.Context())
+		}
+	}
+	d.flush(b.Context())
+}
+
+// BenchmarkDeliver takes a sink through a backlog of 100,000 events of 20,000 subjects that it wants all of: what came of the letters
+// before and a look at the log in one Advance, then Due for the next.
+func BenchmarkDeliver(b *testing.B) {
+	const events, subjects = 100_000, 20_000
+	var slowest time.Duration
+	delivered := 0
+	for b.Loop() {
+		b.StopTimer()
+		d := open(b, Options{Dir: b.TempDir()})
+		register(b, d, "a")
+		backlog(b, d, events, subjects)
+		log := []webhook.Attempt{{At: time.Now(), Duration: time.Millisecond, Status: 200, Answer: []byte("ok")}}
+		var ends []webhook.Ended
+		b.StartTimer()
+		for looked := -1; looked != 0 || ends != nil; {
+			began := time.Now()
+			looked = advance(b, d, "a", webhook.Step{Ends: ends, Look: 500})
+			ready := due(b, d, "a", webhook.DueQuery{Lines: 200, Letters: 16})
+			slowest = max(slowest, time.Since(began))
+			ends = nil
+			for _, line := range ready.Lines {
+				for _, l := range line.Letters {
+					ends = append(ends, webhook.Ended{N: l.N, Subject: line.Subject, State: webhook.Delivered, Attempts: 1, Log: log})
+				}
+			}
+			delivered += len(ends)
+		}
+	}
+	if delivered != b.N*events {
+		b.Errorf("%d were delivered, want %d", delivered, b.N*events)
+	}
+	b.ReportMetric(float64(delivered)/b.Elapsed().Seconds(), "deliveries/s")
+	b.ReportMetric(float64(slowest.Milliseconds()), "slowest-ms")
+}
+
+// BenchmarkPublish publishes events and waits until they are in the log.
+func BenchmarkPublish(b *testing.B) {
+	d := open(b, Options{Dir: b.TempDir()})
+	b.ResetTimer()
+	backlog(b, d, b.N, 20_000)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }

@@ -11,22 +11,26 @@ const maxExpired = 500
 
 // expire deletes what is older than it may get, a bounded number of rows, and reports whether there may be more.
 func (d *DB) expire() (more bool, err error) {
-	ctx := context.Background()
 	now := d.o.Now()
 	var left int64
-	err = d.transaction(func(q *query.Queries) error {
+	err = d.transaction(func(t *tx) error {
 		left = maxExpired
-		n, err := q.ExpireJobs(ctx, query.ExpireJobsParams{EndedAt: new(now.Add(-d.o.Retention).UnixMicro()), Limit: left})
+		n, err := t.ExpireJobs(background, query.ExpireJobsParams{EndedAt: new(now.Add(-d.o.Retention).UnixMicro()), Limit: left})
 		if err != nil {
 			return err
 		}
 		left -= n
-		n, err = q.ExpireKeys(ctx, query.ExpireKeysParams{At: now.Add(-d.o.KeyTTL).UnixMicro(), Limit: left})
+		n, err = t.ExpireKeys(background, query.ExpireKeysParams{At: now.Add(-d.o.KeyTTL).UnixMicro(), Limit: left})
 		if err != nil {
 			return err
 		}
 		left -= n
-		n, err = expireResults(ctx, q, now.Add(-d.o.ResultTTL).UnixMicro(), left)
+		n, err = t.expireResults(now.Add(-d.o.ResultTTL).UnixMicro(), left)
+		if err != nil {
+			return err
+		}
+		left -= n
+		n, err = t.expireEvents(left)
 		left -= n
 		return err
 	})
@@ -35,14 +39,14 @@ func (d *DB) expire() (more bool, err error) {
 
 // expireResults drops the results of jobs that ended before the time, and the workloads, which nobody will replay. What a job's
 // stream showed, its log and its warnings, stays as long as the job.
-func expireResults(ctx context.Context, q *query.Queries, before, limit int64) (n int64, err error) {
-	ids, err := q.ExpiredResults(ctx, query.ExpiredResultsParams{EndedAt: &before, Limit: limit})
+func (t *tx) expireResults(before, limit int64) (n int64, err error) {
+	ids, err := t.ExpiredResults(background, query.ExpiredResultsParams{EndedAt: &before, Limit: limit})
 	if err != nil {
 		return 0, err
 	}
 	for _, id := range ids {
-		for _, drop := range []func(context.Context, string) error{q.DropResult, q.DropWorkload, q.MarkDropped} {
-			if err := drop(ctx, id); err != nil {
+		for _, drop := range []func(context.Context, string) error{t.DropResult, t.DropWorkload, t.MarkDropped} {
+			if err := drop(background, id); err != nil {
 				return 0, err
 			}
 		}

@@ -73,7 +73,7 @@ func TestExpiryGoesInSmallBatches(t *testing.T) {
 		t.Fatal(err)
 	}
 	now.set(at.Add(8 * 24 * time.Hour))
-	d = &DB{o: d.o} // without a writer, which is this goroutine
+	d = newDB(d.o) // without a writer, which is this goroutine
 	var err error
 	if d.write, err = connect(d.o.Dir+"/gateway.db", 1, writing); err != nil {
 		t.Fatal(err)

@@ -13,8 +13,8 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/webhook"
 )
 
 // smallDisk returns a directory on a file system of its own.
@@ -56,18 +56,18 @@ func fill(t *testing.T, dir string) (free func()) {
 func TestAFullDisk(t *testing.T) {
 	disk := smallDisk(t, "8m")
 	var logged lockedBuffer
-	sink := &recorder{}
-	o := Options{Dir: filepath.Join(disk, "data"), Events: sink, Log: zerolog.New(&logged)}
+	o := Options{Dir: filepath.Join(disk, "data"), Log: zerolog.New(&logged)}
 	d := open(t, o)
 	entered := map[string]bool{} // by id: whether it was acknowledged
 	enter := func() error {
 		id := newID()
-		err := d.Commit(t.Context(), ledger.Change{Record: job(id), Workload: make([]byte, 1000)}, event.Event{Subject: id, Seq: 1})
+		err := d.Commit(t.Context(), ledger.Change{Record: job(id), Workload: make([]byte, 1000)}, happened(id, 1))
 		entered[id] = err == nil
 		return err
 	}
 	known := newID()
 	commit(t, d, ledger.Change{Record: job(known)})
+	register(t, d, "a")
 
 	for round := range 3 {
 		free := fill(t, disk)
@@ -85,11 +85,15 @@ func TestAFullDisk(t *testing.T) {
 			for _, id := range []string{known, applied} {
 				r := job(id)
 				r.Attempt = round*10 + i
-				d.Apply(ledger.Change{Record: r}, event.Event{Subject: id, Seq: uint64(round*10 + i + 1)})
+				d.Apply(ledger.Change{Record: r}, promised(id, round*10+i+1))
 			}
 		}
 		if err := enter(); !errors.Is(err, ledger.ErrStoreFailed) {
 			t.Errorf("got %v on a full disk, want ErrStoreFailed", err)
+		}
+		d.Publish(promised("w", round+1))
+		if _, err := d.Advance(t.Context(), "a", webhook.Step{Look: 1000, Wants: all}); err == nil {
+			t.Error("a sink advances on a full disk")
 		}
 		if r := get(t, d, known); r.ID != known { // reads go on
 			t.Errorf("got %v", r)
@@ -105,7 +109,8 @@ func TestAFullDisk(t *testing.T) {
 			t.Errorf("change %d is stored, want %d", got, round*10+9)
 		}
 	}
-	diff(t, sink.of(known), counted(30))
+	diff(t, told(t, d, known), counted(30))
+	diff(t, told(t, d, "w"), counted(3))
 	for _, line := range []string{"jobs cannot be stored", "jobs are stored again"} {
 		if got := strings.Count(logged.String(), line); got != 3 {
 			t.Errorf("%q was logged %d times, want 3", line, got)
@@ -121,9 +126,13 @@ func TestAFullDisk(t *testing.T) {
 		if got := err == nil; got != want || !got && !errors.Is(err, ledger.ErrNotFound) {
 			t.Errorf("job %s: acknowledged %v, stored %v (%v)", id, want, got, err)
 		}
-		if got := len(sink.of(id)); got == 1 != want {
+		if got := len(told(t, d, id)); got == 1 != want {
 			t.Errorf("job %s: acknowledged %v, events %d", id, want, got)
 		}
+	}
+	gapless(t, d)
+	if had := deliver(t, d, "a"); len(had[known]) != 30 || len(had["w"]) != 3 {
+		t.Errorf("the sink had %d and %d events, want 30 and 3", len(had[known]), len(had["w"]))
 	}
 	if err := d.Close(); err != nil { // before the disk goes
 		t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"gearman-gateway/internal/ledger"
-	"gearman-gateway/internal/store/query"
 )
 
 var live = []ledger.State{ledger.Scheduled, ledger.Queued, ledger.Running}
@@ -56,22 +55,24 @@ func (d *DB) Unfinished(ctx context.Context, f func(ledger.Record) error) error 
 
 // records returns what is selected, in its order. Both queries read one state of the database.
 func (d *DB) records(ctx context.Context, s selection) ([]ledger.Record, error) {
-	tx, err := d.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	tx, err := d.snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = tx.Rollback() }() // nothing was written
-	ids, err := s.ids(ctx, tx)
+	defer tx.end()
+	ids, err := s.ids(ctx, tx.Tx)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := query.New(tx).GetJobs(ctx, ids)
+	rows, err := tx.GetJobs(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
 	records := make([]ledger.Record, len(rows))
 	for i, row := range rows {
-		records[i] = recordOf(row)
+		if records[i], err = recordOf(row); err != nil {
+			return nil, err
+		}
 	}
 	slices.SortFunc(records, func(a, b ledger.Record) int {
 		if s.newest {

@@ -2,18 +2,19 @@ package store
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
-	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/ledger"
 )
 
-// Bounds. Beyond the first two, Commit fails at once; beyond the third, an Apply's events are dropped. The changes of Apply are
-// bounded by the number of records, since those of one record join each other.
+// Bounds. Beyond the first two, Commit fails at once; beyond the next two, events of an Apply are dropped: those that are Promised are
+// bounded apart from the others. The changes of Apply are bounded by the number of records, since those of one record join each other.
 const (
 	maxCommits     = 10_000
 	maxCommitBytes = 256 << 20
 	maxEvents      = 100_000
+	maxPromised    = 1_000_000
 
 	maxBatch      = 1000 // changes in a transaction, so that nobody waits long for those before him
 	maxBatchBytes = 16 << 20
@@ -24,16 +25,22 @@ var (
 	errClosed    = errors.New("the store is closed")
 )
 
-// op is a change on its way to the disk. One with a done but without a record only waits for those before it.
+// op is a change on its way to the disk. Without a record it is its events alone, or what it runs. One with nothing but a done only
+// waits for those before it.
 type op struct {
 	ledger.Change
 	wipe    bool // what is stored of the record goes first: the change joined one that forgot it
-	events  []event.Event
+	events  []entry
+	run     func(*tx) error // in the transaction, maybe more than once
+	load    int64           // bytes that run holds
 	bytes   int64
-	done    chan error // of a Commit, holds one; nil for an Apply
+	done    chan error // of one that somebody waits for, holds one; nil for an Apply
 	refused bool       // it can never be stored
 	err     error      // why it alone is not
 }
+
+// idle reports whether there is nothing to store.
+func (o *op) idle() bool { return o.Record.ID == "" && len(o.events) == 0 && o.run == nil }
 
 // join makes o a newer change of the same record. What the newer one does not bring stays.
 func (o *op) join(newer *op) {
@@ -43,7 +50,7 @@ func (o *op) join(newer *op) {
 	if !older.Forget && !newer.Forget {
 		o.inherit(older)
 	}
-	o.bytes = size(o.Change)
+	o.bytes = o.size()
 }
 
 func (o *op) inherit(older ledger.Change) {
@@ -65,14 +72,18 @@ func (o *op) inherit(older ledger.Change) {
 	}
 }
 
-// size is about how much memory a change holds.
-func size(c ledger.Change) int64 {
-	n := len(c.Workload) + len(c.Record.Result) + 500
+// size is about how much memory the change holds.
+func (o *op) size() int64 {
+	c := o.Change
+	n := int(o.load) + len(c.Workload) + len(c.Record.Result) + 500
 	for _, w := range c.Record.Warnings {
 		n += len(w)
 	}
 	for _, e := range c.Record.Log {
 		n += len(e.Payload) + 50
+	}
+	for _, e := range o.events {
+		n += e.size()
 	}
 	return int64(n)
 }
@@ -86,8 +97,24 @@ type queue struct {
 	open    map[string]*op // by record: the Apply in ops that a newer one may join
 	commits int            // given and not answered
 	bytes   int64          // of those
-	events  int            // of the Applys given and not stored
+	events  held           // of the Applys given and not stored
 	closed  bool
+}
+
+// held counts events.
+type held struct{ promised, others int }
+
+// add counts n more of those that are like e, and reports whether there was room for them.
+func (h *held) add(e entry, n int) bool {
+	count, most := &h.others, maxEvents
+	if e.Promised {
+		count, most = &h.promised, maxPromised
+	}
+	if *count+n > most {
+		return false
+	}
+	*count += n
+	return true
 }
 
 func newQueue() *queue {
@@ -95,21 +122,18 @@ func newQueue() *queue {
 }
 
 // push takes a change, or says why not. It drops the events of an Apply that it has no room for and returns how many.
-func (q *queue) push(o *op) (dropped int, err error) {
-	o.bytes = size(o.Change)
+func (q *queue) push(o *op) (dropped held, err error) {
+	o.bytes = o.size()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
 	case q.closed:
-		return 0, errClosed
-	case o.done == nil && q.events+len(o.events) > maxEvents:
-		dropped, o.events = len(o.events), nil
-	case o.done != nil && (q.commits >= maxCommits || q.commits > 0 && q.bytes+o.bytes > maxCommitBytes):
-		return 0, errQueueFull
-	}
-	if o.done == nil {
-		q.events += len(o.events)
-	} else {
+		return held{}, errClosed
+	case o.done == nil:
+		o.events = slices.DeleteFunc(o.events, func(e entry) bool { return !q.events.add(e, 1) && dropped.add(e, 1) })
+	case q.commits >= maxCommits || q.commits > 0 && q.bytes+o.bytes > maxCommitBytes:
+		return held{}, errQueueFull
+	default:
 		q.commits++
 		q.bytes += o.bytes
 	}
@@ -122,18 +146,39 @@ func (q *queue) push(o *op) (dropped int, err error) {
 }
 
 // add puts a change in its place: an Apply in that of an older one of the same record, unless a Commit of it came in between,
-// which it must not overtake.
+// which it must not overtake. Events of no record go with the record that is their subject, so that the next of its changes does not
+// overtake them.
 func (q *queue) add(o *op) {
 	id := o.Record.ID
-	if o.done != nil {
+	older := q.open[id]
+	switch {
+	case o.done != nil:
 		delete(q.open, id)
-	} else if older := q.open[id]; older != nil {
+		for _, e := range o.events {
+			delete(q.open, e.Subject)
+		}
+	case id == "":
+		if o.events = slices.DeleteFunc(o.events, q.attach); len(o.events) == 0 {
+			return
+		}
+	case older != nil:
 		older.join(o)
 		return
-	} else {
+	default:
 		q.open[id] = o
 	}
 	q.ops = append(q.ops, o)
+}
+
+// attach gives an event to the change of its subject that is open, if there is any.
+func (q *queue) attach(e entry) bool {
+	o := q.open[e.Subject]
+	if o == nil {
+		return false
+	}
+	o.events = append(o.events, e)
+	o.bytes += int64(e.size())
+	return true
 }
 
 // take returns what comes next, as much as goes in one transaction.
@@ -181,7 +226,9 @@ func (q *queue) settled(ops []*op) {
 	defer q.mu.Unlock()
 	for _, o := range ops {
 		if o.done == nil {
-			q.events -= len(o.events)
+			for _, e := range o.events {
+				q.events.add(e, -1)
+			}
 		} else {
 			q.commits--
 			q.bytes -= o.bytes

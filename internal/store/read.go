@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/store/query"
 )
 
 // flushWait is how long a read waits to see what was given before it: a disk that is busy with others can take seconds for a sync.
@@ -20,7 +21,7 @@ func (d *DB) flush(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushWait)
 	defer cancel()
-	_ = d.wait(ctx, &op{done: make(chan error, 1)}) // whatever came of it, what is stored is the best answer
+	_ = d.wait(ctx, &op{}) // whatever came of it, what is stored is the best answer
 }
 
 // Get implements ledger.Store. It sees what was given before it, unless that could not be stored yet.
@@ -42,7 +43,11 @@ func (d *DB) get(ctx context.Context, id string) (ledger.Record, error) {
 	if err != nil {
 		return ledger.Record{}, found(err)
 	}
-	return withPayloads(recordOf(row.Job), row)
+	r, err := recordOf(row.Job)
+	if err != nil {
+		return ledger.Record{}, err
+	}
+	return withPayloads(r, row)
 }
 
 // Workload implements ledger.Store. It sees what was given before it, unless that could not be stored yet.
@@ -73,3 +78,19 @@ func found(err error) error {
 	}
 	return err
 }
+
+// snapshot is one state of the database: what is read of it belongs together.
+type snapshot struct {
+	*query.Queries
+	*sql.Tx
+}
+
+func (d *DB) snapshot(ctx context.Context) (snapshot, error) {
+	tx, err := d.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return snapshot{}, err
+	}
+	return snapshot{Queries: d.queries.WithTx(tx), Tx: tx}, nil
+}
+
+func (s snapshot) end() { _ = s.Rollback() } // nothing was written

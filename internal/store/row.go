@@ -19,7 +19,11 @@ func rowOf(r ledger.Record) query.Job {
 		Priority: int64(r.Priority), State: string(r.State), Kept: flag(r.Kept), RunAt: micros(r.RunAt), Deadline: micros(r.Deadline),
 		OnLost: string(r.OnLost), RetryMax: int64(r.Retry.Max), RetryBackoff: int64(r.Retry.Backoff), Attempt: int64(r.Attempt),
 		Deaths: int64(r.Deaths), Sent: flag(r.Sent), RetryOf: r.RetryOf, Traceparent: r.Traceparent,
-		SubmittedAt: micros(r.SubmittedAt), StartedAt: micros(r.StartedAt), EndedAt: micros(r.EndedAt),
+		SubmittedAt: micros(r.SubmittedAt), StartedAt: micros(r.StartedAt), EndedAt: micros(r.EndedAt), EventSeq: int64(r.EventSeq),
+	}
+	if r.Callback != nil {
+		text, _ := json.Marshal(r.Callback) // strings: cannot fail
+		j.Callback = new(string(text))
 	}
 	if p := r.Progress; p != nil {
 		j.Numerator, j.Denominator = new(finite(p.Numerator)), new(finite(p.Denominator))
@@ -31,7 +35,7 @@ func rowOf(r ledger.Record) query.Job {
 }
 
 // recordOf is the way back.
-func recordOf(j query.Job) ledger.Record {
+func recordOf(j query.Job) (ledger.Record, error) {
 	r := ledger.Record{
 		ID: j.ID, Handle: j.Handle, Server: j.Server, Function: j.Function, Unique: j.Uniq, Mode: ledger.Mode(j.Mode),
 		Priority: gearman.Priority(j.Priority), State: ledger.State(j.State), Kept: j.Kept == 1, RunAt: moment(j.RunAt),
@@ -39,7 +43,7 @@ func recordOf(j query.Job) ledger.Record {
 		Retry:   ledger.Retry{Max: int(j.RetryMax), Backoff: time.Duration(j.RetryBackoff)},
 		Attempt: int(j.Attempt), Deaths: int(j.Deaths), Sent: j.Sent == 1, RetryOf: j.RetryOf, Traceparent: j.Traceparent,
 		SubmittedAt: moment(j.SubmittedAt), StartedAt: moment(j.StartedAt),
-		EndedAt: moment(j.EndedAt),
+		EndedAt: moment(j.EndedAt), EventSeq: uint64(j.EventSeq),
 	}
 	if j.Numerator != nil && j.Denominator != nil {
 		r.Progress = &event.Progress{Numerator: *j.Numerator, Denominator: *j.Denominator}
@@ -47,7 +51,12 @@ func recordOf(j query.Job) ledger.Record {
 	if j.ErrorKind != nil && j.ErrorMessage != nil {
 		r.Error = &event.Error{Kind: *j.ErrorKind, Message: *j.ErrorMessage}
 	}
-	return r
+	if j.Callback != nil {
+		if err := json.Unmarshal([]byte(*j.Callback), &r.Callback); err != nil {
+			return r, fmt.Errorf("job %s as it is stored: %w", r.ID, err)
+		}
+	}
+	return r, nil
 }
 
 func flag(b bool) int64 {

@@ -1,5 +1,5 @@
-// Package store keeps the ledger's records in a SQLite database. One goroutine writes, many changes to a transaction and a
-// sync of the disk; readers have connections of their own and never wait for it but to see what was given before.
+// Package store keeps the ledger's records and the webhooks' events in a SQLite database. One goroutine writes, many changes to a
+// transaction and a sync of the disk; readers have connections of their own and never wait for it but to see what was given before.
 package store
 
 import (
@@ -16,28 +16,32 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/ledger"
 	"gearman-gateway/internal/store/query"
+	"gearman-gateway/internal/webhook"
 )
 
 // Options of a DB. Dir must be set; the zero value of the others means what their comment says.
 type Options struct {
-	Dir    string     // it is made, for its owner alone, if it is not there
-	Events event.Sink // is told of events when their change is durable; nil: nobody is
-	Log    zerolog.Logger
+	Dir string // it is made, for its owner alone, if it is not there
+	Log zerolog.Logger
+
+	Source        string                  // "/gateway": what the bodies of events name as where they come from
+	Wanted        func(webhook.Head) bool // which events are kept at all; nil: all are. It is called by many at a time and must not block
+	MaxEventBytes int64                   // 4 GiB: bound of the log of events, each of which counts as its body and 1 KiB for all the rest
 
 	KeyTTL    time.Duration // 24 h: an idempotency key is forgotten this long after its At
 	ResultTTL time.Duration // 24 h: the result and the workload of a completed job go this long after its end
-	Retention time.Duration // 7 days: an ended job goes, whole, this long after its end
+	Retention time.Duration // 7 days: an ended job goes, whole, this long after its end; and an event that no sink is still to get
 	Sweep     time.Duration // 5 s: how often the writer looks for what has expired
 
 	Now func() time.Time // time.Now
 }
 
-// DB is a ledger.Store in a directory that is its own while it is open. It is safe for concurrent use.
+// DB is a ledger.Store and a webhook.Outbox in a directory that is its own while it is open. It is safe for concurrent use.
 type DB struct {
 	o       Options
+	opened  time.Time
 	lock    *os.File
 	write   *sql.DB // one connection, for the writer
 	read    *sql.DB
@@ -45,8 +49,10 @@ type DB struct {
 
 	queue        *queue
 	failing      atomic.Bool   // the last transaction could not be stored
-	lostEvents   atomic.Uint64 // not held for want of room since the last time it was logged
 	transactions atomic.Uint64 // that were stored
+	full         atomic.Bool   // see Full
+	grown        signal
+	losses       *losses
 
 	stop   chan struct{} // closed by Close
 	done   chan error    // the writer's last word
@@ -54,7 +60,10 @@ type DB struct {
 	writer
 }
 
-var _ ledger.Store = (*DB)(nil)
+var (
+	_ ledger.Store   = (*DB)(nil)
+	_ webhook.Outbox = (*DB)(nil)
+)
 
 // readers is how many reads run at a time. More wait.
 const readers = 4
@@ -62,6 +71,8 @@ const readers = 4
 // Open opens the database in the directory, brings its schema up to date and starts the writer. It fails if another process
 // has the directory open, and if the database is of a newer version than this program knows. Close must be called.
 func Open(ctx context.Context, o Options) (*DB, error) {
+	o.Source = cmp.Or(o.Source, "/gateway")
+	o.MaxEventBytes = cmp.Or(o.MaxEventBytes, 4<<30)
 	o.KeyTTL = cmp.Or(o.KeyTTL, 24*time.Hour)
 	o.ResultTTL = cmp.Or(o.ResultTTL, 24*time.Hour)
 	o.Retention = cmp.Or(o.Retention, 7*24*time.Hour)
@@ -69,20 +80,26 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Events == nil {
-		o.Events = event.Fanout{}
+	if o.Wanted == nil {
+		o.Wanted = func(webhook.Head) bool { return true }
 	}
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	o.Dir = dir
-	d := &DB{o: o, queue: newQueue(), stop: make(chan struct{}), done: make(chan error, 1)}
+	d := newDB(o)
 	if err := d.open(ctx); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, errors.Join(err, d.release()))
 	}
 	go func() { d.done <- d.run() }()
 	return d, nil
+}
+
+func newDB(o Options) *DB {
+	d := &DB{o: o, opened: o.Now(), queue: newQueue(), losses: newLosses(o.Log), stop: make(chan struct{}), done: make(chan error, 1)}
+	d.registered = map[string]bool{}
+	return d
 }
 
 func (d *DB) open(ctx context.Context) (err error) {
@@ -105,8 +122,15 @@ func (d *DB) open(ctx context.Context) (err error) {
 	if d.read, err = connect(file, readers, reading); err != nil {
 		return err
 	}
-	d.queries, err = query.Prepare(ctx, d.read)
-	return err
+	if d.queries, err = query.Prepare(ctx, d.read); err != nil {
+		return err
+	}
+	if err := d.reconnect(); err != nil {
+		return err
+	}
+	d.overdue = d.log.Bytes >= d.o.MaxEventBytes
+	d.full.Store(d.overdue) // until the writer has looked what may be given up, which it does first
+	return nil
 }
 
 // touch makes the file for its owner alone, whatever the directory's mode is. SQLite gives the files beside it the same mode.
@@ -132,6 +156,7 @@ func (d *DB) Close() error {
 
 // release closes what is open: the readers first, so that the writer is the last and folds the log into the database.
 func (d *DB) release() error {
+	d.disconnect()
 	var errs []error
 	if d.queries != nil {
 		errs = append(errs, d.queries.Close())

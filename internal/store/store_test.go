@@ -111,7 +111,8 @@ func full(id string) ledger.Record {
 		State: ledger.Completed, Progress: &event.Progress{Numerator: 0.5, Denominator: 3}, Kept: true,
 		Error: &event.Error{Kind: "failed", Message: "it\x00broke"}, RunAt: at, Deadline: at.Add(time.Hour), OnLost: ledger.Fail,
 		Retry: ledger.Retry{Max: 3, Backoff: 1500*time.Millisecond + 1}, Attempt: 2, Deaths: 4, Sent: true, RetryOf: newID(),
-		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", SubmittedAt: at.Add(-time.Hour),
+		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", EventSeq: 7,
+		Callback: &event.Callback{URL: "https://h/?a=b&c", Events: event.Patterns{"job.*"}}, SubmittedAt: at.Add(-time.Hour),
 		StartedAt: at.Add(time.Second), EndedAt: at.Add(time.Minute), Result: []byte("\x00\xff result"),
 		Warnings: [][]byte{[]byte("careful"), {}, {0xff, 0}},
 		Log: []ledger.Entry{
@@ -349,7 +350,7 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(t.Context(), Options{Dir: dir})
-	if want := "schema version 4711, and this gateway knows none above 1"; err == nil || !strings.Contains(err.Error(), want) {
+	if want := "schema version 4711, and this gateway knows none above 2"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want it to say %q", err, want)
 	}
 }

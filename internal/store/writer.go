@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,7 +12,7 @@ import (
 
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/ledger"
-	"gearman-gateway/internal/store/query"
+	"gearman-gateway/internal/webhook"
 )
 
 // How long the writer waits before it tries again what it could not store: this long at first, then twice as long each time.
@@ -23,22 +21,21 @@ const (
 	lastRetry  = 2 * time.Second
 )
 
-// Apply implements ledger.Store. The events of a change are published when it is durable, those of no record at once. Up to
-// 100,000 events wait for their changes; those of a change beyond are dropped, counted and logged. A key that is another
-// record's makes the change void, so a key should come with Commit, which can say so.
+// Apply implements ledger.Store. Its events are in the log as soon as the change is durable. While nothing can be stored up to
+// 1,000,000 events that are Promised wait for it, and 100,000 of the others; those beyond are dropped, counted and logged. A key that
+// is another record's makes the change void, so a key should come with Commit, which can say so.
 func (d *DB) Apply(c ledger.Change, events ...event.Event) {
-	if c.Record.ID == "" {
-		d.o.Events.Publish(events...)
+	o := &op{Change: c, events: d.entries(events)}
+	if o.idle() {
 		return
 	}
-	dropped, err := d.queue.push(&op{Change: c, events: events})
+	dropped, err := d.queue.push(o)
 	if err != nil {
-		d.o.Log.Error().Err(err).Str("job", c.Record.ID).Msg("a change of a job is lost")
+		d.o.Log.Error().Err(err).Str("job", c.Record.ID).Int("events", len(o.events)).Msg("a change of a job is lost")
 		return
 	}
-	if dropped > 0 && d.lostEvents.Add(uint64(dropped)) == uint64(dropped) {
-		d.o.Log.Error().Int("most", maxEvents).Msg("too many events wait for their jobs to be stored: more are dropped")
-	}
+	d.losses.promised.add(dropped.promised)
+	d.losses.waiting.add(dropped.others)
 }
 
 // Commit implements ledger.Store. It waits for its turn and the disk. While nothing can be stored that is until the next
@@ -46,16 +43,23 @@ func (d *DB) Apply(c ledger.Change, events ...event.Event) {
 // cause of that, and the change may be stored or not. There is one exception to an error's promise that nothing will be stored: a
 // disk that fails to sync may yet have written the change, and show it if the machine dies before the next is stored.
 func (d *DB) Commit(ctx context.Context, c ledger.Change, events ...event.Event) error {
-	if c.Record.ID == "" {
-		d.o.Events.Publish(events...)
+	o := &op{Change: c, events: d.entries(events)}
+	if o.idle() {
 		return nil
 	}
-	return d.wait(ctx, &op{Change: c, events: events, done: make(chan error, 1)})
+	return d.wait(ctx, o)
+}
+
+// do runs f, which holds so many bytes, in its turn in a transaction of the writer. f runs again when the transaction has to be begun
+// anew, and may run when do has returned, since ctx ended.
+func (d *DB) do(ctx context.Context, bytes int64, f func(*tx) error) error {
+	return d.wait(ctx, &op{run: f, load: bytes})
 }
 
 func (d *DB) wait(ctx context.Context, o *op) error {
+	o.done = make(chan error, 1)
 	if _, err := d.queue.push(o); err != nil {
-		return fmt.Errorf("%w: %w", ledger.ErrStoreFailed, err)
+		return o.failure(err)
 	}
 	select {
 	case err := <-o.done:
@@ -65,16 +69,18 @@ func (d *DB) wait(ctx context.Context, o *op) error {
 	}
 }
 
-// writer is what the writer's goroutine alone uses.
-type writer struct {
-	conn  *sql.Conn // nil: to be opened
-	q     *query.Queries
-	retry time.Duration // before the next attempt; 0 while all is well
+// failure returns what the error of the database is for who waits for o.
+func (o *op) failure(err error) error {
+	if o.run != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	return fmt.Errorf("%w: %w", ledger.ErrStoreFailed, err)
 }
 
 // run stores what is pushed, and deletes what has expired, until the DB is closed and nothing is left or can be stored.
 func (d *DB) run() error {
 	defer d.disconnect()
+	defer d.losses.report(true)
 	sweep := time.NewTicker(d.o.Sweep)
 	defer sweep.Stop()
 	expired := false // something may have
@@ -85,15 +91,16 @@ func (d *DB) run() error {
 			return nil
 		}
 		err := d.store(batch)
-		if err == nil && expired && !closing {
+		if err == nil && (expired || d.overdue) && !closing {
 			expired, err = d.expire()
 		}
+		d.losses.report(false)
 		switch {
 		case err != nil && closing:
 			return fmt.Errorf("%d changes are lost: %w", d.queue.len(), err)
 		case err != nil:
 			d.failed(err)
-		case len(batch) > 0 || expired:
+		case len(batch) > 0 || expired || d.overdue:
 			select {
 			case <-sweep.C:
 				expired = true
@@ -136,28 +143,23 @@ func (d *DB) recovered() {
 	d.retry = 0
 	if d.failing.Swap(false) {
 		d.o.Log.Info().Msg("jobs are stored again")
-	}
-	if n := d.lostEvents.Swap(0); n > 0 {
-		d.o.Log.Error().Uint64("events", n).Msg("events were dropped while their jobs could not be stored")
+		d.losses.report(true)
 	}
 }
 
-// store makes a batch durable, and then tells of it: its events first, so that they are under way when a Commit returns. After an
-// error, which is of the database as a whole, Commits have failed, those that wait too, and Applys are back in the queue.
+// store makes a batch durable, and then answers those who wait for it, who may find its events in the log. After an error, which is of
+// the database as a whole, Commits have failed, those that wait too, and Applys are back in the queue.
 func (d *DB) store(batch []*op) error {
 	if err := d.commit(batch); err != nil {
 		commits := d.queue.putBack(batch)
 		d.queue.settled(commits)
 		for _, o := range commits {
-			o.done <- fmt.Errorf("%w: %w", ledger.ErrStoreFailed, err)
+			o.done <- o.failure(err)
 		}
 		return err
 	}
 	d.queue.settled(batch)
 	for _, o := range batch {
-		if o.err == nil {
-			d.o.Events.Publish(o.events...)
-		}
 		if o.done != nil {
 			o.done <- o.err
 		} else if o.err != nil {
@@ -170,16 +172,16 @@ func (d *DB) store(batch []*op) error {
 // commit writes a batch in one transaction. A change that can never be stored is left out, with its err set, and the others begin
 // anew: SQLite takes back a statement that failed, but a change is several.
 func (d *DB) commit(batch []*op) error {
-	batch = slices.DeleteFunc(slices.Clone(batch), func(o *op) bool { return o.Record.ID == "" })
+	batch = slices.DeleteFunc(slices.Clone(batch), (*op).idle)
 	for len(batch) > 0 {
 		var culprit *op
-		err := d.transaction(func(q *query.Queries) error {
+		err := d.transaction(func(t *tx) error {
 			for _, o := range batch {
 				if o.refused {
 					continue
 				}
-				o.err = d.put(q, o)
-				if o.err != nil && !errors.Is(o.err, ledger.ErrKeyTaken) {
+				o.err = t.do(o)
+				if o.err != nil && !isAnswer(o.err) {
 					culprit = o
 					return o.err
 				}
@@ -194,9 +196,15 @@ func (d *DB) commit(batch []*op) error {
 		if culprit == nil || !hopeless(err) {
 			return err
 		}
-		culprit.refused, culprit.err = true, fmt.Errorf("%w: %w", ledger.ErrStoreFailed, err)
+		culprit.refused, culprit.err = true, culprit.failure(err)
 	}
 	return nil
+}
+
+// isAnswer reports whether the error is what somebody is to know, and not one of the database: nothing was written then.
+func isAnswer(err error) bool {
+	return slices.ContainsFunc([]error{ledger.ErrKeyTaken, webhook.ErrNoSink, webhook.ErrNoDelivery, webhook.ErrPending},
+		func(answer error) bool { return errors.Is(err, answer) })
 }
 
 // hopeless reports whether the error is of the change, which will not be stored another time either.
@@ -210,85 +218,4 @@ func hopeless(err error) bool {
 		return true
 	}
 	return false
-}
-
-// put writes one change. Its events will be rows of the same transaction once deliveries are durable: this is the place.
-func (d *DB) put(q *query.Queries, o *op) error {
-	ctx := context.Background()
-	r := o.Record
-	if o.wipe || o.Forget {
-		if err := errors.Join(q.DeleteJob(ctx, r.ID), q.DeleteKeysOf(ctx, r.ID)); err != nil || o.Forget {
-			return err
-		}
-	}
-	if k := o.Key; k != nil {
-		if err := q.DropKey(ctx, query.DropKeyParams{Key: k.Key, At: d.o.Now().Add(-d.o.KeyTTL).UnixMicro()}); err != nil {
-			return err
-		}
-		n, err := q.PutKey(ctx, query.PutKeyParams{Key: k.Key, Fingerprint: notNull(k.Fingerprint), Job: k.ID, At: k.At.UnixMicro()})
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			return ledger.ErrKeyTaken
-		}
-	}
-	if err := q.PutJob(ctx, query.PutJobParams(rowOf(r))); err != nil {
-		return err
-	}
-	if o.Workload != nil {
-		if err := q.PutWorkload(ctx, query.PutWorkloadParams{ID: r.ID, Workload: o.Workload}); err != nil {
-			return err
-		}
-	}
-	if p, some := payloadsOf(r); some {
-		return q.PutPayload(ctx, p)
-	}
-	return nil
-}
-
-func notNull(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
-}
-
-// transaction runs f in a transaction of the writer's connection, and stores what it did. After an error nothing of it is, and
-// the connection is given up: SQLite ends some transactions by itself, on a full disk for one, and leaves others open.
-func (d *DB) transaction(f func(*query.Queries) error) (err error) {
-	ctx := context.Background()
-	defer func() {
-		if err != nil {
-			d.disconnect()
-		}
-	}()
-	if d.conn == nil {
-		if d.conn, err = d.write.Conn(ctx); err != nil {
-			return err
-		}
-		if d.q, err = query.Prepare(ctx, d.conn); err != nil {
-			return err
-		}
-	}
-	if _, err := d.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return err
-	}
-	if err := f(d.q); err != nil {
-		return err
-	}
-	_, err = d.conn.ExecContext(ctx, "COMMIT")
-	return err
-}
-
-// disconnect closes the writer's connection for good, with the transaction that may be open on it.
-func (d *DB) disconnect() {
-	if d.q != nil {
-		_ = d.q.Close()
-	}
-	if d.conn != nil {
-		_ = d.conn.Raw(func(any) error { return driver.ErrBadConn }) // how one tells database/sql not to use it again
-		_ = d.conn.Close()
-	}
-	d.q, d.conn = nil, nil
 }

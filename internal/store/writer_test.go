@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -52,8 +53,7 @@ func TestManyCommitsAreOneTransaction(t *testing.T) {
 }
 
 func TestOfManyChangesTheLastIsStored(t *testing.T) {
-	sink := &recorder{}
-	d := open(t, Options{Dir: t.TempDir(), Events: sink})
+	d := open(t, Options{Dir: t.TempDir()})
 	release := hold(t, d)
 	r := full(newID())
 	const changes = 50
@@ -62,13 +62,13 @@ func TestOfManyChangesTheLastIsStored(t *testing.T) {
 		if i == 0 {
 			c = ledger.Change{Record: r, Workload: []byte("w"), Key: &ledger.Key{Key: "k", ID: r.ID, At: time.Now()}}
 		}
-		d.Apply(c, event.Event{Subject: r.ID, Seq: uint64(i + 1)})
+		d.Apply(c, happened(r.ID, i+1))
 	}
 	if got := d.queue.len(); got != 1 {
 		t.Errorf("%d changes wait, want 1", got)
 	}
-	if got := sink.of(r.ID); len(got) != 0 {
-		t.Errorf("events %v were told before their change is durable", got)
+	if n, err := d.queries.FirstEvent(t.Context()); !errors.Is(err, sql.ErrNoRows) {
+		t.Errorf("event %d, %v is in the log before its change is durable", n, err)
 	}
 	release()
 	want := ledger.Record{ID: r.ID, Attempt: changes, Warnings: r.Warnings, Log: r.Log}
@@ -79,18 +79,17 @@ func TestOfManyChangesTheLastIsStored(t *testing.T) {
 	if k, err := d.Key(t.Context(), "k"); err != nil || k.ID != r.ID {
 		t.Errorf("key %v, %v", k, err)
 	}
-	diff(t, sink.of(r.ID), counted(changes))
+	diff(t, told(t, d, r.ID), counted(changes))
 }
 
 func TestChangesKeepTheirOrder(t *testing.T) {
-	sink := &recorder{}
-	d := open(t, Options{Dir: t.TempDir(), Events: sink})
+	d := open(t, Options{Dir: t.TempDir()})
 	release := hold(t, d)
 	r := job(newID())
 	change := func(seq int) (ledger.Change, event.Event) {
 		r := r
 		r.Attempt = seq
-		return ledger.Change{Record: r}, event.Event{Subject: r.ID, Seq: uint64(seq)}
+		return ledger.Change{Record: r}, happened(r.ID, seq)
 	}
 	apply := func(seq int) {
 		c, e := change(seq)
@@ -115,7 +114,7 @@ func TestChangesKeepTheirOrder(t *testing.T) {
 	if got := get(t, d, r.ID).Attempt; got != 4 {
 		t.Errorf("change %d is stored, want 4", got)
 	}
-	diff(t, sink.of(r.ID), counted(4))
+	diff(t, told(t, d, r.ID), counted(4))
 }
 
 func TestAChangeDoesNotJoinOneThatIsBeingStored(t *testing.T) {
@@ -134,8 +133,7 @@ func TestAChangeDoesNotJoinOneThatIsBeingStored(t *testing.T) {
 func TestManyRecordsKeepTheirOrder(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	sink := &recorder{}
-	d := open(t, Options{Dir: t.TempDir(), Events: sink})
+	d := open(t, Options{Dir: t.TempDir()})
 	const records, changes = 50, 200
 	var all sync.WaitGroup
 	ids := make([]string, records)
@@ -146,7 +144,7 @@ func TestManyRecordsKeepTheirOrder(t *testing.T) {
 			for seq := 1; seq <= changes; seq++ {
 				r := job(ids[i])
 				r.Attempt = seq
-				e := event.Event{Subject: r.ID, Seq: uint64(seq)}
+				e := happened(r.ID, seq)
 				switch random.IntN(20) {
 				case 0:
 					if err := d.Commit(t.Context(), ledger.Change{Record: r}, e); err != nil {
@@ -168,7 +166,7 @@ func TestManyRecordsKeepTheirOrder(t *testing.T) {
 		if got := get(t, d, id).Attempt; got != changes {
 			t.Errorf("change %d is stored, want %d", got, changes)
 		}
-		diff(t, sink.of(id), counted(changes))
+		diff(t, told(t, d, id), counted(changes))
 	}
 }
 
@@ -184,8 +182,9 @@ func TestAChangeAfterForgetStartsAnew(t *testing.T) {
 	diff(t, get(t, d, r.ID), ledger.Record{ID: r.ID, Attempt: 2})
 }
 
-func TestAChangeThatCannotBeStoredFailsAlone(t *testing.T) {
-	d := open(t, Options{Dir: t.TempDir()})
+// refuse makes the database refuse a workload that is one zero byte.
+func refuse(t *testing.T, d *DB) {
+	t.Helper()
 	other, err := connect(filepath.Join(d.o.Dir, "gateway.db"), 1, writing)
 	if err != nil {
 		t.Fatal(err)
@@ -195,6 +194,11 @@ func TestAChangeThatCannotBeStoredFailsAlone(t *testing.T) {
 	if err := errors.Join(err, other.Close()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestAChangeThatCannotBeStoredFailsAlone(t *testing.T) {
+	d := open(t, Options{Dir: t.TempDir()})
+	refuse(t, d)
 	release := hold(t, d)
 	before := d.transactions.Load()
 	good, bad := []string{newID(), newID()}, []string{newID(), newID()}
@@ -244,8 +248,8 @@ func TestTheQueueOfCommitsIsBounded(t *testing.T) {
 		}
 	}
 	commit(t, d, ledger.Change{Record: job(newID())})
-	if d.queue.commits != 0 || d.queue.bytes != 0 || d.queue.events != 0 {
-		t.Errorf("the empty queue holds %d commits, %d bytes, %d events", d.queue.commits, d.queue.bytes, d.queue.events)
+	if d.queue.commits != 0 || d.queue.bytes != 0 || d.queue.events != (held{}) {
+		t.Errorf("the empty queue holds %d commits, %d bytes, %v events", d.queue.commits, d.queue.bytes, d.queue.events)
 	}
 }
 
@@ -265,24 +269,39 @@ func TestTheBytesOfCommitsAreBounded(t *testing.T) {
 
 func TestTheEventsOfAppliesAreBounded(t *testing.T) {
 	q := newQueue()
-	id := newID()
-	apply := func(events int) int {
-		dropped, err := q.push(&op{Change: ledger.Change{Record: job(id)}, events: make([]event.Event, events)})
+	apply := func(events int, promised bool) held {
+		o := &op{Change: ledger.Change{Record: job("r")}, events: make([]entry, events)}
+		for i := range o.events {
+			o.events[i].Promised = promised
+		}
+		dropped, err := q.push(o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return dropped
 	}
-	for i, want := range []int{0, 0, 1, 0} {
-		events := []int{maxEvents - 1, 1, 1, 0}[i]
-		if got := apply(events); got != want {
-			t.Errorf("of %d events %d were dropped, want %d", events, got, want)
+	before := held{others: maxEvents - 3, promised: maxPromised - 2}
+	q.events = before // have been given, and are being stored
+	for _, step := range []struct {
+		events   int
+		promised bool
+		want     held
+	}{
+		{2, false, held{}},
+		{3, false, held{others: 2}},
+		{1, true, held{}},
+		{1, false, held{others: 1}},
+		{3, true, held{promised: 2}},
+		{0, false, held{}},
+	} {
+		if got := apply(step.events, step.promised); got != step.want {
+			t.Errorf("of %d events, promised %v, %v were dropped, want %v", step.events, step.promised, got, step.want)
 		}
 	}
 	batch := q.take()
 	q.settled(batch)
-	if len(batch) != 1 || len(batch[0].events) != maxEvents || q.events != 0 {
-		t.Errorf("%d changes, %d events, %d left", len(batch), len(batch[0].events), q.events)
+	if len(batch) != 1 || len(batch[0].events) != 5 || q.events != before {
+		t.Errorf("%d changes, %d events, %v left", len(batch), len(batch[0].events), q.events)
 	}
 }
 
@@ -337,40 +356,6 @@ func TestCloseStoresWhatWaits(t *testing.T) {
 	for _, id := range ids {
 		get(t, d, id)
 	}
-}
-
-func TestEventsWithoutARecordAreToldAtOnce(t *testing.T) {
-	sink := &recorder{}
-	d := open(t, Options{Dir: t.TempDir(), Events: sink})
-	hold(t, d)
-	d.Apply(ledger.Change{}, event.Event{Subject: "w", Seq: 1})
-	if err := d.Commit(t.Context(), ledger.Change{}, event.Event{Subject: "w", Seq: 2}); err != nil {
-		t.Error(err)
-	}
-	diff(t, sink.of("w"), counted(2))
-}
-
-// recorder is an event.Sink that remembers the sequence numbers of each subject.
-type recorder struct {
-	mu   sync.Mutex
-	seen map[string][]uint64
-}
-
-func (r *recorder) Publish(events ...event.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.seen == nil {
-		r.seen = map[string][]uint64{}
-	}
-	for _, e := range events {
-		r.seen[e.Subject] = append(r.seen[e.Subject], e.Seq)
-	}
-}
-
-func (r *recorder) of(subject string) []uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.seen[subject]
 }
 
 // counted returns 1 to n.

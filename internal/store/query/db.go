@@ -24,6 +24,21 @@ func New(db DBTX) *Queries {
 func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	q := Queries{db: db}
 	var err error
+	if q.addDeliveryStmt, err = db.PrepareContext(ctx, addDelivery); err != nil {
+		return nil, fmt.Errorf("error preparing query AddDelivery: %w", err)
+	}
+	if q.addSinkStmt, err = db.PrepareContext(ctx, addSink); err != nil {
+		return nil, fmt.Errorf("error preparing query AddSink: %w", err)
+	}
+	if q.awakenStmt, err = db.PrepareContext(ctx, awaken); err != nil {
+		return nil, fmt.Errorf("error preparing query Awaken: %w", err)
+	}
+	if q.countDeliveriesStmt, err = db.PrepareContext(ctx, countDeliveries); err != nil {
+		return nil, fmt.Errorf("error preparing query CountDeliveries: %w", err)
+	}
+	if q.deadDeliveriesStmt, err = db.PrepareContext(ctx, deadDeliveries); err != nil {
+		return nil, fmt.Errorf("error preparing query DeadDeliveries: %w", err)
+	}
 	if q.deleteJobStmt, err = db.PrepareContext(ctx, deleteJob); err != nil {
 		return nil, fmt.Errorf("error preparing query DeleteJob: %w", err)
 	}
@@ -39,6 +54,15 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.dropWorkloadStmt, err = db.PrepareContext(ctx, dropWorkload); err != nil {
 		return nil, fmt.Errorf("error preparing query DropWorkload: %w", err)
 	}
+	if q.endDeliveryStmt, err = db.PrepareContext(ctx, endDelivery); err != nil {
+		return nil, fmt.Errorf("error preparing query EndDelivery: %w", err)
+	}
+	if q.eventNumberStmt, err = db.PrepareContext(ctx, eventNumber); err != nil {
+		return nil, fmt.Errorf("error preparing query EventNumber: %w", err)
+	}
+	if q.eventTimeStmt, err = db.PrepareContext(ctx, eventTime); err != nil {
+		return nil, fmt.Errorf("error preparing query EventTime: %w", err)
+	}
 	if q.expireJobsStmt, err = db.PrepareContext(ctx, expireJobs); err != nil {
 		return nil, fmt.Errorf("error preparing query ExpireJobs: %w", err)
 	}
@@ -47,6 +71,24 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.expiredResultsStmt, err = db.PrepareContext(ctx, expiredResults); err != nil {
 		return nil, fmt.Errorf("error preparing query ExpiredResults: %w", err)
+	}
+	if q.firstEventStmt, err = db.PrepareContext(ctx, firstEvent); err != nil {
+		return nil, fmt.Errorf("error preparing query FirstEvent: %w", err)
+	}
+	if q.firstPendingStmt, err = db.PrepareContext(ctx, firstPending); err != nil {
+		return nil, fmt.Errorf("error preparing query FirstPending: %w", err)
+	}
+	if q.getBodiesStmt, err = db.PrepareContext(ctx, getBodies); err != nil {
+		return nil, fmt.Errorf("error preparing query GetBodies: %w", err)
+	}
+	if q.getDeliveryStmt, err = db.PrepareContext(ctx, getDelivery); err != nil {
+		return nil, fmt.Errorf("error preparing query GetDelivery: %w", err)
+	}
+	if q.getDeliveryLogStmt, err = db.PrepareContext(ctx, getDeliveryLog); err != nil {
+		return nil, fmt.Errorf("error preparing query GetDeliveryLog: %w", err)
+	}
+	if q.getEventLogStmt, err = db.PrepareContext(ctx, getEventLog); err != nil {
+		return nil, fmt.Errorf("error preparing query GetEventLog: %w", err)
 	}
 	if q.getJobStmt, err = db.PrepareContext(ctx, getJob); err != nil {
 		return nil, fmt.Errorf("error preparing query GetJob: %w", err)
@@ -57,14 +99,44 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.getKeyStmt, err = db.PrepareContext(ctx, getKey); err != nil {
 		return nil, fmt.Errorf("error preparing query GetKey: %w", err)
 	}
+	if q.getSinkStmt, err = db.PrepareContext(ctx, getSink); err != nil {
+		return nil, fmt.Errorf("error preparing query GetSink: %w", err)
+	}
+	if q.getSinksStmt, err = db.PrepareContext(ctx, getSinks); err != nil {
+		return nil, fmt.Errorf("error preparing query GetSinks: %w", err)
+	}
 	if q.getWorkloadStmt, err = db.PrepareContext(ctx, getWorkload); err != nil {
 		return nil, fmt.Errorf("error preparing query GetWorkload: %w", err)
+	}
+	if q.hastenDeliveriesStmt, err = db.PrepareContext(ctx, hastenDeliveries); err != nil {
+		return nil, fmt.Errorf("error preparing query HastenDeliveries: %w", err)
+	}
+	if q.headsStmt, err = db.PrepareContext(ctx, heads); err != nil {
+		return nil, fmt.Errorf("error preparing query Heads: %w", err)
+	}
+	if q.lettersStmt, err = db.PrepareContext(ctx, letters); err != nil {
+		return nil, fmt.Errorf("error preparing query Letters: %w", err)
 	}
 	if q.markDroppedStmt, err = db.PrepareContext(ctx, markDropped); err != nil {
 		return nil, fmt.Errorf("error preparing query MarkDropped: %w", err)
 	}
 	if q.newestWithHandleStmt, err = db.PrepareContext(ctx, newestWithHandle); err != nil {
 		return nil, fmt.Errorf("error preparing query NewestWithHandle: %w", err)
+	}
+	if q.oldestEventsStmt, err = db.PrepareContext(ctx, oldestEvents); err != nil {
+		return nil, fmt.Errorf("error preparing query OldestEvents: %w", err)
+	}
+	if q.oldestPendingStmt, err = db.PrepareContext(ctx, oldestPending); err != nil {
+		return nil, fmt.Errorf("error preparing query OldestPending: %w", err)
+	}
+	if q.pendingUpToStmt, err = db.PrepareContext(ctx, pendingUpTo); err != nil {
+		return nil, fmt.Errorf("error preparing query PendingUpTo: %w", err)
+	}
+	if q.putEventStmt, err = db.PrepareContext(ctx, putEvent); err != nil {
+		return nil, fmt.Errorf("error preparing query PutEvent: %w", err)
+	}
+	if q.putEventLogStmt, err = db.PrepareContext(ctx, putEventLog); err != nil {
+		return nil, fmt.Errorf("error preparing query PutEventLog: %w", err)
 	}
 	if q.putJobStmt, err = db.PrepareContext(ctx, putJob); err != nil {
 		return nil, fmt.Errorf("error preparing query PutJob: %w", err)
@@ -75,14 +147,54 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.putPayloadStmt, err = db.PrepareContext(ctx, putPayload); err != nil {
 		return nil, fmt.Errorf("error preparing query PutPayload: %w", err)
 	}
+	if q.putSinkStmt, err = db.PrepareContext(ctx, putSink); err != nil {
+		return nil, fmt.Errorf("error preparing query PutSink: %w", err)
+	}
 	if q.putWorkloadStmt, err = db.PrepareContext(ctx, putWorkload); err != nil {
 		return nil, fmt.Errorf("error preparing query PutWorkload: %w", err)
+	}
+	if q.requeueDeliveryStmt, err = db.PrepareContext(ctx, requeueDelivery); err != nil {
+		return nil, fmt.Errorf("error preparing query RequeueDelivery: %w", err)
+	}
+	if q.retryDeliveryStmt, err = db.PrepareContext(ctx, retryDelivery); err != nil {
+		return nil, fmt.Errorf("error preparing query RetryDelivery: %w", err)
+	}
+	if q.setDueStmt, err = db.PrepareContext(ctx, setDue); err != nil {
+		return nil, fmt.Errorf("error preparing query SetDue: %w", err)
+	}
+	if q.trimEventsStmt, err = db.PrepareContext(ctx, trimEvents); err != nil {
+		return nil, fmt.Errorf("error preparing query TrimEvents: %w", err)
 	}
 	return &q, nil
 }
 
 func (q *Queries) Close() error {
 	var err error
+	if q.addDeliveryStmt != nil {
+		if cerr := q.addDeliveryStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing addDeliveryStmt: %w", cerr)
+		}
+	}
+	if q.addSinkStmt != nil {
+		if cerr := q.addSinkStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing addSinkStmt: %w", cerr)
+		}
+	}
+	if q.awakenStmt != nil {
+		if cerr := q.awakenStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing awakenStmt: %w", cerr)
+		}
+	}
+	if q.countDeliveriesStmt != nil {
+		if cerr := q.countDeliveriesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing countDeliveriesStmt: %w", cerr)
+		}
+	}
+	if q.deadDeliveriesStmt != nil {
+		if cerr := q.deadDeliveriesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing deadDeliveriesStmt: %w", cerr)
+		}
+	}
 	if q.deleteJobStmt != nil {
 		if cerr := q.deleteJobStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing deleteJobStmt: %w", cerr)
@@ -108,6 +220,21 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing dropWorkloadStmt: %w", cerr)
 		}
 	}
+	if q.endDeliveryStmt != nil {
+		if cerr := q.endDeliveryStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing endDeliveryStmt: %w", cerr)
+		}
+	}
+	if q.eventNumberStmt != nil {
+		if cerr := q.eventNumberStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing eventNumberStmt: %w", cerr)
+		}
+	}
+	if q.eventTimeStmt != nil {
+		if cerr := q.eventTimeStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing eventTimeStmt: %w", cerr)
+		}
+	}
 	if q.expireJobsStmt != nil {
 		if cerr := q.expireJobsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing expireJobsStmt: %w", cerr)
@@ -121,6 +248,36 @@ func (q *Queries) Close() error {
 	if q.expiredResultsStmt != nil {
 		if cerr := q.expiredResultsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing expiredResultsStmt: %w", cerr)
+		}
+	}
+	if q.firstEventStmt != nil {
+		if cerr := q.firstEventStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing firstEventStmt: %w", cerr)
+		}
+	}
+	if q.firstPendingStmt != nil {
+		if cerr := q.firstPendingStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing firstPendingStmt: %w", cerr)
+		}
+	}
+	if q.getBodiesStmt != nil {
+		if cerr := q.getBodiesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing getBodiesStmt: %w", cerr)
+		}
+	}
+	if q.getDeliveryStmt != nil {
+		if cerr := q.getDeliveryStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing getDeliveryStmt: %w", cerr)
+		}
+	}
+	if q.getDeliveryLogStmt != nil {
+		if cerr := q.getDeliveryLogStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing getDeliveryLogStmt: %w", cerr)
+		}
+	}
+	if q.getEventLogStmt != nil {
+		if cerr := q.getEventLogStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing getEventLogStmt: %w", cerr)
 		}
 	}
 	if q.getJobStmt != nil {
@@ -138,9 +295,34 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing getKeyStmt: %w", cerr)
 		}
 	}
+	if q.getSinkStmt != nil {
+		if cerr := q.getSinkStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing getSinkStmt: %w", cerr)
+		}
+	}
+	if q.getSinksStmt != nil {
+		if cerr := q.getSinksStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing getSinksStmt: %w", cerr)
+		}
+	}
 	if q.getWorkloadStmt != nil {
 		if cerr := q.getWorkloadStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing getWorkloadStmt: %w", cerr)
+		}
+	}
+	if q.hastenDeliveriesStmt != nil {
+		if cerr := q.hastenDeliveriesStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing hastenDeliveriesStmt: %w", cerr)
+		}
+	}
+	if q.headsStmt != nil {
+		if cerr := q.headsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing headsStmt: %w", cerr)
+		}
+	}
+	if q.lettersStmt != nil {
+		if cerr := q.lettersStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing lettersStmt: %w", cerr)
 		}
 	}
 	if q.markDroppedStmt != nil {
@@ -151,6 +333,31 @@ func (q *Queries) Close() error {
 	if q.newestWithHandleStmt != nil {
 		if cerr := q.newestWithHandleStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing newestWithHandleStmt: %w", cerr)
+		}
+	}
+	if q.oldestEventsStmt != nil {
+		if cerr := q.oldestEventsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing oldestEventsStmt: %w", cerr)
+		}
+	}
+	if q.oldestPendingStmt != nil {
+		if cerr := q.oldestPendingStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing oldestPendingStmt: %w", cerr)
+		}
+	}
+	if q.pendingUpToStmt != nil {
+		if cerr := q.pendingUpToStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing pendingUpToStmt: %w", cerr)
+		}
+	}
+	if q.putEventStmt != nil {
+		if cerr := q.putEventStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putEventStmt: %w", cerr)
+		}
+	}
+	if q.putEventLogStmt != nil {
+		if cerr := q.putEventLogStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putEventLogStmt: %w", cerr)
 		}
 	}
 	if q.putJobStmt != nil {
@@ -168,9 +375,34 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing putPayloadStmt: %w", cerr)
 		}
 	}
+	if q.putSinkStmt != nil {
+		if cerr := q.putSinkStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing putSinkStmt: %w", cerr)
+		}
+	}
 	if q.putWorkloadStmt != nil {
 		if cerr := q.putWorkloadStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing putWorkloadStmt: %w", cerr)
+		}
+	}
+	if q.requeueDeliveryStmt != nil {
+		if cerr := q.requeueDeliveryStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing requeueDeliveryStmt: %w", cerr)
+		}
+	}
+	if q.retryDeliveryStmt != nil {
+		if cerr := q.retryDeliveryStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing retryDeliveryStmt: %w", cerr)
+		}
+	}
+	if q.setDueStmt != nil {
+		if cerr := q.setDueStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing setDueStmt: %w", cerr)
+		}
+	}
+	if q.trimEventsStmt != nil {
+		if cerr := q.trimEventsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing trimEventsStmt: %w", cerr)
 		}
 	}
 	return err
@@ -212,47 +444,105 @@ func (q *Queries) queryRow(ctx context.Context, stmt *sql.Stmt, query string, ar
 type Queries struct {
 	db                   DBTX
 	tx                   *sql.Tx
+	addDeliveryStmt      *sql.Stmt
+	addSinkStmt          *sql.Stmt
+	awakenStmt           *sql.Stmt
+	countDeliveriesStmt  *sql.Stmt
+	deadDeliveriesStmt   *sql.Stmt
 	deleteJobStmt        *sql.Stmt
 	deleteKeysOfStmt     *sql.Stmt
 	dropKeyStmt          *sql.Stmt
 	dropResultStmt       *sql.Stmt
 	dropWorkloadStmt     *sql.Stmt
+	endDeliveryStmt      *sql.Stmt
+	eventNumberStmt      *sql.Stmt
+	eventTimeStmt        *sql.Stmt
 	expireJobsStmt       *sql.Stmt
 	expireKeysStmt       *sql.Stmt
 	expiredResultsStmt   *sql.Stmt
+	firstEventStmt       *sql.Stmt
+	firstPendingStmt     *sql.Stmt
+	getBodiesStmt        *sql.Stmt
+	getDeliveryStmt      *sql.Stmt
+	getDeliveryLogStmt   *sql.Stmt
+	getEventLogStmt      *sql.Stmt
 	getJobStmt           *sql.Stmt
 	getJobsStmt          *sql.Stmt
 	getKeyStmt           *sql.Stmt
+	getSinkStmt          *sql.Stmt
+	getSinksStmt         *sql.Stmt
 	getWorkloadStmt      *sql.Stmt
+	hastenDeliveriesStmt *sql.Stmt
+	headsStmt            *sql.Stmt
+	lettersStmt          *sql.Stmt
 	markDroppedStmt      *sql.Stmt
 	newestWithHandleStmt *sql.Stmt
+	oldestEventsStmt     *sql.Stmt
+	oldestPendingStmt    *sql.Stmt
+	pendingUpToStmt      *sql.Stmt
+	putEventStmt         *sql.Stmt
+	putEventLogStmt      *sql.Stmt
 	putJobStmt           *sql.Stmt
 	putKeyStmt           *sql.Stmt
 	putPayloadStmt       *sql.Stmt
+	putSinkStmt          *sql.Stmt
 	putWorkloadStmt      *sql.Stmt
+	requeueDeliveryStmt  *sql.Stmt
+	retryDeliveryStmt    *sql.Stmt
+	setDueStmt           *sql.Stmt
+	trimEventsStmt       *sql.Stmt
 }
 
 func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 	return &Queries{
 		db:                   tx,
 		tx:                   tx,
+		addDeliveryStmt:      q.addDeliveryStmt,
+		addSinkStmt:          q.addSinkStmt,
+		awakenStmt:           q.awakenStmt,
+		countDeliveriesStmt:  q.countDeliveriesStmt,
+		deadDeliveriesStmt:   q.deadDeliveriesStmt,
 		deleteJobStmt:        q.deleteJobStmt,
 		deleteKeysOfStmt:     q.deleteKeysOfStmt,
 		dropKeyStmt:          q.dropKeyStmt,
 		dropResultStmt:       q.dropResultStmt,
 		dropWorkloadStmt:     q.dropWorkloadStmt,
+		endDeliveryStmt:      q.endDeliveryStmt,
+		eventNumberStmt:      q.eventNumberStmt,
+		eventTimeStmt:        q.eventTimeStmt,
 		expireJobsStmt:       q.expireJobsStmt,
 		expireKeysStmt:       q.expireKeysStmt,
 		expiredResultsStmt:   q.expiredResultsStmt,
+		firstEventStmt:       q.firstEventStmt,
+		firstPendingStmt:     q.firstPendingStmt,
+		getBodiesStmt:        q.getBodiesStmt,
+		getDeliveryStmt:      q.getDeliveryStmt,
+		getDeliveryLogStmt:   q.getDeliveryLogStmt,
+		getEventLogStmt:      q.getEventLogStmt,
 		getJobStmt:           q.getJobStmt,
 		getJobsStmt:          q.getJobsStmt,
 		getKeyStmt:           q.getKeyStmt,
+		getSinkStmt:          q.getSinkStmt,
+		getSinksStmt:         q.getSinksStmt,
 		getWorkloadStmt:      q.getWorkloadStmt,
+		hastenDeliveriesStmt: q.hastenDeliveriesStmt,
+		headsStmt:            q.headsStmt,
+		lettersStmt:          q.lettersStmt,
 		markDroppedStmt:      q.markDroppedStmt,
 		newestWithHandleStmt: q.newestWithHandleStmt,
+		oldestEventsStmt:     q.oldestEventsStmt,
+		oldestPendingStmt:    q.oldestPendingStmt,
+		pendingUpToStmt:      q.pendingUpToStmt,
+		putEventStmt:         q.putEventStmt,
+		putEventLogStmt:      q.putEventLogStmt,
 		putJobStmt:           q.putJobStmt,
 		putKeyStmt:           q.putKeyStmt,
 		putPayloadStmt:       q.putPayloadStmt,
+		putSinkStmt:          q.putSinkStmt,
 		putWorkloadStmt:      q.putWorkloadStmt,
+		requeueDeliveryStmt:  q.requeueDeliveryStmt,
+		retryDeliveryStmt:    q.retryDeliveryStmt,
+		setDueStmt:           q.setDueStmt,
+		trimEventsStmt:       q.trimEventsStmt,
 	}
 }

@@ -4,6 +4,34 @@
 
 package query
 
+type Delivery struct {
+	N        int64
+	Sink     string
+	Subject  string
+	State    string
+	Attempts int64
+	Due      *int64
+	Log      []byte
+}
+
+type Event struct {
+	N           int64
+	ID          string
+	Type        string
+	Function    string
+	Subject     string
+	Time        int64
+	Traceparent string
+	Callback    string
+	Body        []byte
+}
+
+type EventLog struct {
+	One   int64
+	Last  int64
+	Bytes int64
+}
+
 type Job struct {
 	ID           string
 	Handle       string
@@ -31,6 +59,8 @@ type Job struct {
 	SubmittedAt  *int64
 	StartedAt    *int64
 	EndedAt      *int64
+	Callback     *string
+	EventSeq     int64
 }
 
 type Key struct {
@@ -45,6 +75,17 @@ type Payload struct {
 	Result   []byte
 	Warnings []byte
 	Log      []byte
+}
+
+type Sink struct {
+	Name         string
+	Position     int64
+	Paused       int64
+	Disabled     string
+	FailingSince *int64
+	LastError    string
+	LastErrorAt  *int64
+	LastSuccess  *int64
 }
 
 type Workload struct {

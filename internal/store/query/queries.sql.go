@@ -10,6 +10,117 @@ import (
 	"strings"
 )
 
+const addDelivery = `-- name: AddDelivery :exec
+INSERT INTO deliveries (n, sink, subject, state, attempts, due)
+VALUES (?1, ?2, ?3, 'pending', 0, CASE WHEN EXISTS (SELECT 1 FROM deliveries d
+    WHERE d.sink = ?2 AND d.subject = ?3 AND d.state = 'pending') THEN NULL ELSE ?4 END)
+`
+
+type AddDeliveryParams struct {
+	N       int64
+	Sink    string
+	Subject string
+	Due     interface{}
+}
+
+// It is due if no other of its subject is pending.
+func (q *Queries) AddDelivery(ctx context.Context, arg AddDeliveryParams) error {
+	_, err := q.exec(ctx, q.addDeliveryStmt, addDelivery,
+		arg.N,
+		arg.Sink,
+		arg.Subject,
+		arg.Due,
+	)
+	return err
+}
+
+const addSink = `-- name: AddSink :exec
+INSERT INTO sinks (name, position, paused, disabled, last_error) VALUES (?, ?, 0, '', '') ON CONFLICT (name) DO NOTHING
+`
+
+type AddSinkParams struct {
+	Name     string
+	Position int64
+}
+
+func (q *Queries) AddSink(ctx context.Context, arg AddSinkParams) error {
+	_, err := q.exec(ctx, q.addSinkStmt, addSink, arg.Name, arg.Position)
+	return err
+}
+
+const awaken = `-- name: Awaken :exec
+UPDATE deliveries SET due = ?1 WHERE due IS NULL AND rowid = (SELECT d.rowid FROM deliveries d
+    WHERE d.sink = ?2 AND d.subject = ?3 AND d.state = 'pending' ORDER BY d.n LIMIT 1)
+`
+
+type AwakenParams struct {
+	Due     *int64
+	Sink    string
+	Subject string
+}
+
+// The first that is pending is due, at the latest now.
+func (q *Queries) Awaken(ctx context.Context, arg AwakenParams) error {
+	_, err := q.exec(ctx, q.awakenStmt, awaken, arg.Due, arg.Sink, arg.Subject)
+	return err
+}
+
+const countDeliveries = `-- name: CountDeliveries :one
+SELECT count(*) FROM deliveries WHERE sink = ? AND state = ?
+`
+
+type CountDeliveriesParams struct {
+	Sink  string
+	State string
+}
+
+func (q *Queries) CountDeliveries(ctx context.Context, arg CountDeliveriesParams) (int64, error) {
+	row := q.queryRow(ctx, q.countDeliveriesStmt, countDeliveries, arg.Sink, arg.State)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const deadDeliveries = `-- name: DeadDeliveries :many
+SELECT d.n, d.subject, e.time FROM deliveries d CROSS JOIN events e ON e.n = d.n
+WHERE d.sink = ? AND d.state = 'dead' AND d.n > ? ORDER BY d.n LIMIT ?
+`
+
+type DeadDeliveriesParams struct {
+	Sink  string
+	N     int64
+	Limit int64
+}
+
+type DeadDeliveriesRow struct {
+	N       int64
+	Subject string
+	Time    int64
+}
+
+func (q *Queries) DeadDeliveries(ctx context.Context, arg DeadDeliveriesParams) ([]DeadDeliveriesRow, error) {
+	rows, err := q.query(ctx, q.deadDeliveriesStmt, deadDeliveries, arg.Sink, arg.N, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []DeadDeliveriesRow
+	for rows.Next() {
+		var i DeadDeliveriesRow
+		if err := rows.Scan(&i.N, &i.Subject, &i.Time); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const deleteJob = `-- name: DeleteJob :exec
 DELETE FROM jobs WHERE id = ?
 `
@@ -58,6 +169,56 @@ DELETE FROM workloads WHERE id = ?
 func (q *Queries) DropWorkload(ctx context.Context, id string) error {
 	_, err := q.exec(ctx, q.dropWorkloadStmt, dropWorkload, id)
 	return err
+}
+
+const endDelivery = `-- name: EndDelivery :exec
+UPDATE deliveries SET state = ?, attempts = ?, due = NULL, log = ? WHERE n = ? AND sink = ? AND state = 'pending'
+`
+
+type EndDeliveryParams struct {
+	State    string
+	Attempts int64
+	Log      []byte
+	N        int64
+	Sink     string
+}
+
+func (q *Queries) EndDelivery(ctx context.Context, arg EndDeliveryParams) error {
+	_, err := q.exec(ctx, q.endDeliveryStmt, endDelivery,
+		arg.State,
+		arg.Attempts,
+		arg.Log,
+		arg.N,
+		arg.Sink,
+	)
+	return err
+}
+
+const eventNumber = `-- name: EventNumber :one
+SELECT n FROM events WHERE id = ?
+`
+
+func (q *Queries) EventNumber(ctx context.Context, id string) (int64, error) {
+	row := q.queryRow(ctx, q.eventNumberStmt, eventNumber, id)
+	var n int64
+	err := row.Scan(&n)
+	return n, err
+}
+
+const eventTime = `-- name: EventTime :one
+SELECT n, time FROM events WHERE n >= ? ORDER BY n LIMIT 1
+`
+
+type EventTimeRow struct {
+	N    int64
+	Time int64
+}
+
+func (q *Queries) EventTime(ctx context.Context, n int64) (EventTimeRow, error) {
+	row := q.queryRow(ctx, q.eventTimeStmt, eventTime, n)
+	var i EventTimeRow
+	err := row.Scan(&i.N, &i.Time)
+	return i, err
 }
 
 const expireJobs = `-- name: ExpireJobs :execrows
@@ -127,8 +288,144 @@ func (q *Queries) ExpiredResults(ctx context.Context, arg ExpiredResultsParams) 
 	return items, nil
 }
 
+const firstEvent = `-- name: FirstEvent :one
+SELECT n FROM events ORDER BY n LIMIT 1
+`
+
+func (q *Queries) FirstEvent(ctx context.Context) (int64, error) {
+	row := q.queryRow(ctx, q.firstEventStmt, firstEvent)
+	var n int64
+	err := row.Scan(&n)
+	return n, err
+}
+
+const firstPending = `-- name: FirstPending :one
+SELECT n, due FROM deliveries WHERE sink = ? AND subject = ? AND state = 'pending' ORDER BY n LIMIT 1
+`
+
+type FirstPendingParams struct {
+	Sink    string
+	Subject string
+}
+
+type FirstPendingRow struct {
+	N   int64
+	Due *int64
+}
+
+func (q *Queries) FirstPending(ctx context.Context, arg FirstPendingParams) (FirstPendingRow, error) {
+	row := q.queryRow(ctx, q.firstPendingStmt, firstPending, arg.Sink, arg.Subject)
+	var i FirstPendingRow
+	err := row.Scan(&i.N, &i.Due)
+	return i, err
+}
+
+const getBodies = `-- name: GetBodies :many
+SELECT body FROM events WHERE n IN (/*SLICE:numbers*/?) ORDER BY n
+`
+
+func (q *Queries) GetBodies(ctx context.Context, numbers []int64) ([][]byte, error) {
+	query := getBodies
+	var queryParams []interface{}
+	if len(numbers) > 0 {
+		for _, v := range numbers {
+			queryParams = append(queryParams, v)
+		}
+		query = strings.Replace(query, "/*SLICE:numbers*/?", strings.Repeat(",?", len(numbers))[1:], 1)
+	} else {
+		query = strings.Replace(query, "/*SLICE:numbers*/?", "NULL", 1)
+	}
+	rows, err := q.query(ctx, nil, query, queryParams...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items [][]byte
+	for rows.Next() {
+		var body []byte
+		if err := rows.Scan(&body); err != nil {
+			return nil, err
+		}
+		items = append(items, body)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const getDelivery = `-- name: GetDelivery :one
+SELECT d.subject, d.state, d.attempts, d.due, e.id, e.type, e.time
+FROM deliveries d CROSS JOIN events e ON e.n = d.n WHERE d.n = ? AND d.sink = ?
+`
+
+type GetDeliveryParams struct {
+	N    int64
+	Sink string
+}
+
+type GetDeliveryRow struct {
+	Subject  string
+	State    string
+	Attempts int64
+	Due      *int64
+	ID       string
+	Type     string
+	Time     int64
+}
+
+func (q *Queries) GetDelivery(ctx context.Context, arg GetDeliveryParams) (GetDeliveryRow, error) {
+	row := q.queryRow(ctx, q.getDeliveryStmt, getDelivery, arg.N, arg.Sink)
+	var i GetDeliveryRow
+	err := row.Scan(
+		&i.Subject,
+		&i.State,
+		&i.Attempts,
+		&i.Due,
+		&i.ID,
+		&i.Type,
+		&i.Time,
+	)
+	return i, err
+}
+
+const getDeliveryLog = `-- name: GetDeliveryLog :one
+SELECT log FROM deliveries WHERE n = ? AND sink = ?
+`
+
+type GetDeliveryLogParams struct {
+	N    int64
+	Sink string
+}
+
+func (q *Queries) GetDeliveryLog(ctx context.Context, arg GetDeliveryLogParams) ([]byte, error) {
+	row := q.queryRow(ctx, q.getDeliveryLogStmt, getDeliveryLog, arg.N, arg.Sink)
+	var log []byte
+	err := row.Scan(&log)
+	return log, err
+}
+
+const getEventLog = `-- name: GetEventLog :one
+SELECT last, bytes FROM event_log
+`
+
+type GetEventLogRow struct {
+	Last  int64
+	Bytes int64
+}
+
+func (q *Queries) GetEventLog(ctx context.Context) (GetEventLogRow, error) {
+	row := q.queryRow(ctx, q.getEventLogStmt, getEventLog)
+	var i GetEventLogRow
+	err := row.Scan(&i.Last, &i.Bytes)
+	return i, err
+}
+
 const getJob = `-- name: GetJob :one
-SELECT jobs.id, jobs.handle, jobs.server, jobs.function, jobs.uniq, jobs.mode, jobs.priority, jobs.state, jobs.numerator, jobs.denominator, jobs.kept, jobs.error_kind, jobs.error_message, jobs.run_at, jobs.deadline, jobs.on_lost, jobs.retry_max, jobs.retry_backoff, jobs.attempt, jobs.deaths, jobs.sent, jobs.retry_of, jobs.traceparent, jobs.submitted_at, jobs.started_at, jobs.ended_at, payloads.result, payloads.warnings, payloads.log
+SELECT jobs.id, jobs.handle, jobs.server, jobs.function, jobs.uniq, jobs.mode, jobs.priority, jobs.state, jobs.numerator, jobs.denominator, jobs.kept, jobs.error_kind, jobs.error_message, jobs.run_at, jobs.deadline, jobs.on_lost, jobs.retry_max, jobs.retry_backoff, jobs.attempt, jobs.deaths, jobs.sent, jobs.retry_of, jobs.traceparent, jobs.submitted_at, jobs.started_at, jobs.ended_at, jobs.callback, jobs.event_seq, payloads.result, payloads.warnings, payloads.log
 FROM jobs LEFT JOIN payloads ON payloads.id = jobs.id WHERE jobs.id = ?
 `
 
@@ -169,6 +466,8 @@ func (q *Queries) GetJob(ctx context.Context, id string) (GetJobRow, error) {
 		&i.Job.SubmittedAt,
 		&i.Job.StartedAt,
 		&i.Job.EndedAt,
+		&i.Job.Callback,
+		&i.Job.EventSeq,
 		&i.Result,
 		&i.Warnings,
 		&i.Log,
@@ -177,7 +476,7 @@ func (q *Queries) GetJob(ctx context.Context, id string) (GetJobRow, error) {
 }
 
 const getJobs = `-- name: GetJobs :many
-SELECT id, handle, server, function, uniq, mode, priority, state, numerator, denominator, kept, error_kind, error_message, run_at, deadline, on_lost, retry_max, retry_backoff, attempt, deaths, sent, retry_of, traceparent, submitted_at, started_at, ended_at FROM jobs WHERE id IN (/*SLICE:ids*/?)
+SELECT id, handle, server, function, uniq, mode, priority, state, numerator, denominator, kept, error_kind, error_message, run_at, deadline, on_lost, retry_max, retry_backoff, attempt, deaths, sent, retry_of, traceparent, submitted_at, started_at, ended_at, callback, event_seq FROM jobs WHERE id IN (/*SLICE:ids*/?)
 `
 
 func (q *Queries) GetJobs(ctx context.Context, ids []string) ([]Job, error) {
@@ -226,6 +525,8 @@ func (q *Queries) GetJobs(ctx context.Context, ids []string) ([]Job, error) {
 			&i.SubmittedAt,
 			&i.StartedAt,
 			&i.EndedAt,
+			&i.Callback,
+			&i.EventSeq,
 		); err != nil {
 			return nil, err
 		}
@@ -256,6 +557,62 @@ func (q *Queries) GetKey(ctx context.Context, key string) (Key, error) {
 	return i, err
 }
 
+const getSink = `-- name: GetSink :one
+SELECT name, position, paused, disabled, failing_since, last_error, last_error_at, last_success FROM sinks WHERE name = ?
+`
+
+func (q *Queries) GetSink(ctx context.Context, name string) (Sink, error) {
+	row := q.queryRow(ctx, q.getSinkStmt, getSink, name)
+	var i Sink
+	err := row.Scan(
+		&i.Name,
+		&i.Position,
+		&i.Paused,
+		&i.Disabled,
+		&i.FailingSince,
+		&i.LastError,
+		&i.LastErrorAt,
+		&i.LastSuccess,
+	)
+	return i, err
+}
+
+const getSinks = `-- name: GetSinks :many
+SELECT name, position, paused, disabled, failing_since, last_error, last_error_at, last_success FROM sinks ORDER BY name
+`
+
+func (q *Queries) GetSinks(ctx context.Context) ([]Sink, error) {
+	rows, err := q.query(ctx, q.getSinksStmt, getSinks)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Sink
+	for rows.Next() {
+		var i Sink
+		if err := rows.Scan(
+			&i.Name,
+			&i.Position,
+			&i.Paused,
+			&i.Disabled,
+			&i.FailingSince,
+			&i.LastError,
+			&i.LastErrorAt,
+			&i.LastSuccess,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const getWorkload = `-- name: GetWorkload :one
 SELECT workload FROM workloads WHERE id = ?
 `
@@ -265,6 +622,126 @@ func (q *Queries) GetWorkload(ctx context.Context, id string) ([]byte, error) {
 	var workload []byte
 	err := row.Scan(&workload)
 	return workload, err
+}
+
+const hastenDeliveries = `-- name: HastenDeliveries :execrows
+UPDATE deliveries SET due = ?1 WHERE rowid IN (
+    SELECT d.rowid FROM deliveries d WHERE d.sink = ?2 AND d.due > ?1 ORDER BY d.due LIMIT ?3)
+`
+
+type HastenDeliveriesParams struct {
+	Now  *int64
+	Sink string
+	Most int64
+}
+
+func (q *Queries) HastenDeliveries(ctx context.Context, arg HastenDeliveriesParams) (int64, error) {
+	result, err := q.exec(ctx, q.hastenDeliveriesStmt, hastenDeliveries, arg.Now, arg.Sink, arg.Most)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const heads = `-- name: Heads :many
+SELECT n, type, function, subject, callback FROM events WHERE n > ? ORDER BY n LIMIT ?
+`
+
+type HeadsParams struct {
+	N     int64
+	Limit int64
+}
+
+type HeadsRow struct {
+	N        int64
+	Type     string
+	Function string
+	Subject  string
+	Callback string
+}
+
+func (q *Queries) Heads(ctx context.Context, arg HeadsParams) ([]HeadsRow, error) {
+	rows, err := q.query(ctx, q.headsStmt, heads, arg.N, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []HeadsRow
+	for rows.Next() {
+		var i HeadsRow
+		if err := rows.Scan(
+			&i.N,
+			&i.Type,
+			&i.Function,
+			&i.Subject,
+			&i.Callback,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const letters = `-- name: Letters :many
+SELECT d.n, d.attempts, d.log, e.id, e.type, e.body, e.callback, e.traceparent
+FROM deliveries d CROSS JOIN events e ON e.n = d.n
+WHERE d.sink = ? AND d.subject = ? AND d.state = 'pending' ORDER BY d.n LIMIT ?
+`
+
+type LettersParams struct {
+	Sink    string
+	Subject string
+	Limit   int64
+}
+
+type LettersRow struct {
+	N           int64
+	Attempts    int64
+	Log         []byte
+	ID          string
+	Type        string
+	Body        []byte
+	Callback    string
+	Traceparent string
+}
+
+func (q *Queries) Letters(ctx context.Context, arg LettersParams) ([]LettersRow, error) {
+	rows, err := q.query(ctx, q.lettersStmt, letters, arg.Sink, arg.Subject, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LettersRow
+	for rows.Next() {
+		var i LettersRow
+		if err := rows.Scan(
+			&i.N,
+			&i.Attempts,
+			&i.Log,
+			&i.ID,
+			&i.Type,
+			&i.Body,
+			&i.Callback,
+			&i.Traceparent,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const markDropped = `-- name: MarkDropped :exec
@@ -287,11 +764,142 @@ func (q *Queries) NewestWithHandle(ctx context.Context, handle string) (string, 
 	return id, err
 }
 
+const oldestEvents = `-- name: OldestEvents :many
+SELECT n, time, CAST(length(body) AS INTEGER) AS size FROM events WHERE n < ? ORDER BY n LIMIT ?
+`
+
+type OldestEventsParams struct {
+	N     int64
+	Limit int64
+}
+
+type OldestEventsRow struct {
+	N    int64
+	Time int64
+	Size int64
+}
+
+func (q *Queries) OldestEvents(ctx context.Context, arg OldestEventsParams) ([]OldestEventsRow, error) {
+	rows, err := q.query(ctx, q.oldestEventsStmt, oldestEvents, arg.N, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []OldestEventsRow
+	for rows.Next() {
+		var i OldestEventsRow
+		if err := rows.Scan(&i.N, &i.Time, &i.Size); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const oldestPending = `-- name: OldestPending :one
+SELECT n FROM deliveries WHERE sink = ? AND state = 'pending' ORDER BY n LIMIT 1
+`
+
+func (q *Queries) OldestPending(ctx context.Context, sink string) (int64, error) {
+	row := q.queryRow(ctx, q.oldestPendingStmt, oldestPending, sink)
+	var n int64
+	err := row.Scan(&n)
+	return n, err
+}
+
+const pendingUpTo = `-- name: PendingUpTo :many
+SELECT subject FROM deliveries WHERE sink = ? AND state = 'pending' AND n <= ?
+`
+
+type PendingUpToParams struct {
+	Sink string
+	N    int64
+}
+
+func (q *Queries) PendingUpTo(ctx context.Context, arg PendingUpToParams) ([]string, error) {
+	rows, err := q.query(ctx, q.pendingUpToStmt, pendingUpTo, arg.Sink, arg.N)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var subject string
+		if err := rows.Scan(&subject); err != nil {
+			return nil, err
+		}
+		items = append(items, subject)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const putEvent = `-- name: PutEvent :execrows
+INSERT INTO events (n, id, type, function, subject, time, traceparent, callback, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING
+`
+
+type PutEventParams struct {
+	N           int64
+	ID          string
+	Type        string
+	Function    string
+	Subject     string
+	Time        int64
+	Traceparent string
+	Callback    string
+	Body        []byte
+}
+
+// No row: it is in the log already.
+func (q *Queries) PutEvent(ctx context.Context, arg PutEventParams) (int64, error) {
+	result, err := q.exec(ctx, q.putEventStmt, putEvent,
+		arg.N,
+		arg.ID,
+		arg.Type,
+		arg.Function,
+		arg.Subject,
+		arg.Time,
+		arg.Traceparent,
+		arg.Callback,
+		arg.Body,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const putEventLog = `-- name: PutEventLog :exec
+UPDATE event_log SET last = ?, bytes = ?
+`
+
+type PutEventLogParams struct {
+	Last  int64
+	Bytes int64
+}
+
+func (q *Queries) PutEventLog(ctx context.Context, arg PutEventLogParams) error {
+	_, err := q.exec(ctx, q.putEventLogStmt, putEventLog, arg.Last, arg.Bytes)
+	return err
+}
+
 const putJob = `-- name: PutJob :exec
 INSERT INTO jobs (id, handle, server, function, uniq, mode, priority, state, numerator, denominator, kept, error_kind,
     error_message, run_at, deadline, on_lost, retry_max, retry_backoff, attempt, deaths, sent, retry_of, traceparent,
-    submitted_at, started_at, ended_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    submitted_at, started_at, ended_at, callback, event_seq)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     handle = excluded.handle, server = excluded.server, function = excluded.function, uniq = excluded.uniq,
     mode = excluded.mode, priority = excluded.priority, state = excluded.state, numerator = excluded.numerator,
@@ -300,7 +908,8 @@ ON CONFLICT (id) DO UPDATE SET
     on_lost = excluded.on_lost, retry_max = excluded.retry_max, retry_backoff = excluded.retry_backoff,
     attempt = excluded.attempt, deaths = excluded.deaths, sent = excluded.sent, retry_of = excluded.retry_of,
     traceparent = excluded.traceparent, submitted_at = excluded.submitted_at,
-    started_at = excluded.started_at, ended_at = excluded.ended_at
+    started_at = excluded.started_at, ended_at = excluded.ended_at,
+    callback = excluded.callback, event_seq = excluded.event_seq
 `
 
 type PutJobParams struct {
@@ -330,6 +939,8 @@ type PutJobParams struct {
 	SubmittedAt  *int64
 	StartedAt    *int64
 	EndedAt      *int64
+	Callback     *string
+	EventSeq     int64
 }
 
 func (q *Queries) PutJob(ctx context.Context, arg PutJobParams) error {
@@ -360,6 +971,8 @@ func (q *Queries) PutJob(ctx context.Context, arg PutJobParams) error {
 		arg.SubmittedAt,
 		arg.StartedAt,
 		arg.EndedAt,
+		arg.Callback,
+		arg.EventSeq,
 	)
 	return err
 }
@@ -414,6 +1027,36 @@ func (q *Queries) PutPayload(ctx context.Context, arg PutPayloadParams) error {
 	return err
 }
 
+const putSink = `-- name: PutSink :exec
+UPDATE sinks SET position = ?, paused = ?, disabled = ?, failing_since = ?, last_error = ?, last_error_at = ?, last_success = ?
+WHERE name = ?
+`
+
+type PutSinkParams struct {
+	Position     int64
+	Paused       int64
+	Disabled     string
+	FailingSince *int64
+	LastError    string
+	LastErrorAt  *int64
+	LastSuccess  *int64
+	Name         string
+}
+
+func (q *Queries) PutSink(ctx context.Context, arg PutSinkParams) error {
+	_, err := q.exec(ctx, q.putSinkStmt, putSink,
+		arg.Position,
+		arg.Paused,
+		arg.Disabled,
+		arg.FailingSince,
+		arg.LastError,
+		arg.LastErrorAt,
+		arg.LastSuccess,
+		arg.Name,
+	)
+	return err
+}
+
 const putWorkload = `-- name: PutWorkload :exec
 INSERT INTO workloads (id, workload) VALUES (?, ?)
 ON CONFLICT (id) DO UPDATE SET workload = excluded.workload
@@ -426,5 +1069,72 @@ type PutWorkloadParams struct {
 
 func (q *Queries) PutWorkload(ctx context.Context, arg PutWorkloadParams) error {
 	_, err := q.exec(ctx, q.putWorkloadStmt, putWorkload, arg.ID, arg.Workload)
+	return err
+}
+
+const requeueDelivery = `-- name: RequeueDelivery :exec
+UPDATE deliveries SET state = 'pending', attempts = 0, due = ? WHERE n = ? AND sink = ?
+`
+
+type RequeueDeliveryParams struct {
+	Due  *int64
+	N    int64
+	Sink string
+}
+
+func (q *Queries) RequeueDelivery(ctx context.Context, arg RequeueDeliveryParams) error {
+	_, err := q.exec(ctx, q.requeueDeliveryStmt, requeueDelivery, arg.Due, arg.N, arg.Sink)
+	return err
+}
+
+const retryDelivery = `-- name: RetryDelivery :exec
+UPDATE deliveries SET attempts = ?1, log = ?2, due = CASE WHEN EXISTS (SELECT 1 FROM deliveries d
+    WHERE d.sink = ?3 AND d.subject = ?4 AND d.state = 'pending' AND d.n < ?5) THEN NULL ELSE ?6 END
+WHERE n = ?5 AND sink = ?3 AND state = 'pending'
+`
+
+type RetryDeliveryParams struct {
+	Attempts int64
+	Log      []byte
+	Sink     string
+	Subject  string
+	N        int64
+	Due      *int64
+}
+
+// It is not due while another of its subject is in front of it, which may have been requeued while it was tried.
+func (q *Queries) RetryDelivery(ctx context.Context, arg RetryDeliveryParams) error {
+	_, err := q.exec(ctx, q.retryDeliveryStmt, retryDelivery,
+		arg.Attempts,
+		arg.Log,
+		arg.Sink,
+		arg.Subject,
+		arg.N,
+		arg.Due,
+	)
+	return err
+}
+
+const setDue = `-- name: SetDue :exec
+UPDATE deliveries SET due = ? WHERE n = ? AND sink = ?
+`
+
+type SetDueParams struct {
+	Due  *int64
+	N    int64
+	Sink string
+}
+
+func (q *Queries) SetDue(ctx context.Context, arg SetDueParams) error {
+	_, err := q.exec(ctx, q.setDueStmt, setDue, arg.Due, arg.N, arg.Sink)
+	return err
+}
+
+const trimEvents = `-- name: TrimEvents :exec
+DELETE FROM events WHERE n <= ?
+`
+
+func (q *Queries) TrimEvents(ctx context.Context, n int64) error {
+	_, err := q.exec(ctx, q.trimEventsStmt, trimEvents, n)
 	return err
 }

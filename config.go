@@ -40,6 +40,7 @@ type Config struct {
 	Drain                Duration      `yaml:"drain"`      // at the end, how long requests, jobs and deliveries under way have to finish
 	Sinks                []Sink        `yaml:"sinks"`
 	Webhooks             Webhooks      `yaml:"webhooks"`
+	Callbacks            Callbacks     `yaml:"callbacks"`
 	Workers              Workers       `yaml:"workers"`
 	LogLevel             zerolog.Level `yaml:"log_level"`
 
@@ -67,10 +68,25 @@ type Jobserver struct {
 
 // Sink is a receiver of webhooks.
 type Sink struct {
-	Name   string         `yaml:"name"` // "": the host of the URL
-	URL    URL            `yaml:"url"`
-	Secret Secret         `yaml:"secret"` // whsec_ and base64; none: deliveries are not signed
-	Events event.Patterns `yaml:"events"` // types, or prefixes such as job.*; none: all but those that come without bound
+	Name        string            `yaml:"name"`                   // under which its deliveries are kept; "": the host of the URL
+	URL         URL               `yaml:"url"`                    //
+	Secret      Secret            `yaml:"secret"`                 // whsec_ and base64; none: deliveries are not signed
+	Secrets     []Secret          `yaml:"secrets,omitempty"`      // more of them, each of which signs too: while one is changed for another
+	Events      event.Patterns    `yaml:"events"`                 // types, or prefixes such as job.*; none: all but those that come without bound
+	Functions   []string          `yaml:"functions,omitempty"`    // only events of these, names or prefixes such as img-*; none: all
+	Timeout     Duration          `yaml:"timeout,omitempty"`      // of one attempt; 0: that of Webhooks
+	Concurrency int               `yaml:"concurrency,omitempty"`  // deliveries at a time; 0: 8
+	Headers     map[string]Masked `yaml:"headers,omitempty"`      // sent along
+	ContentType string            `yaml:"content_type,omitempty"` // application/cloudevents+json if not given, or application/json
+	Rate        float64           `yaml:"rate,omitempty"`         // most deliveries a second; 0: no limit
+}
+
+func (s Sink) headers() map[string]string {
+	headers := make(map[string]string, len(s.Headers))
+	for name, value := range s.Headers {
+		headers[name] = string(value)
+	}
+	return headers
 }
 
 func (s Sink) name() string {
@@ -86,8 +102,22 @@ func (s Sink) name() string {
 
 // Webhooks is the policy for all sinks.
 type Webhooks struct {
-	Schedule []Duration `yaml:"schedule"` // the delay before each attempt
-	Timeout  Duration   `yaml:"timeout"`  // of one attempt
+	Schedule     []Duration `yaml:"schedule"`      // the delay before each attempt, the first of which is 0
+	Timeout      Duration   `yaml:"timeout"`       // of one attempt
+	DisableAfter Duration   `yaml:"disable_after"` // a sink that has failed for so long is disabled
+	// MaxBacklog bounds the events that are kept: what all sinks have goes first; beyond that, tracked and scheduled jobs are refused, and
+	// the events of others are dropped. Without Data it is 64MiB at most.
+	MaxBacklog Size `yaml:"max_backlog"`
+}
+
+// Callbacks says where jobs may have their own events sent. Without Hosts, nowhere.
+type Callbacks struct {
+	Hosts       []string       `yaml:"hosts"`                 // hooks.example.com, *.example.com, with :port or :* if it is not the usual one
+	Allow       []netip.Prefix `yaml:"allow"`                 // addresses that are permitted though they are not public
+	Secret      Secret         `yaml:"secret"`                // whsec_ and base64; none: callbacks are not signed
+	Secrets     []Secret       `yaml:"secrets,omitempty"`     // more of them, each of which signs too
+	Timeout     Duration       `yaml:"timeout,omitempty"`     // of one attempt; 0: that of Webhooks
+	Concurrency int            `yaml:"concurrency,omitempty"` // deliveries at a time; 0: 16
 }
 
 // Workers is the embedded worker pool.
@@ -114,7 +144,9 @@ func DefaultConfig() Config {
 				Duration(5 * time.Hour), Duration(10 * time.Hour), Duration(14 * time.Hour), Duration(20 * time.Hour),
 				Duration(24 * time.Hour),
 			},
-			Timeout: Duration(15 * time.Second),
+			Timeout:      Duration(15 * time.Second),
+			DisableAfter: Duration(5 * 24 * time.Hour),
+			MaxBacklog:   4 << 30,
 		},
 		Workers:  Workers{Concurrency: 8, Grace: Duration(5 * time.Second)},
 		LogLevel: zerolog.InfoLevel,
@@ -158,7 +190,7 @@ func (c *Config) Check() error {
 		}
 	}
 	for key, d := range map[string]Duration{
-		"sync_timeout": c.SyncTimeout, "max_wait": c.MaxWait, "result_ttl": c.ResultTTL, "retention": c.Retention, "webhooks.timeout": c.Webhooks.Timeout,
+		"sync_timeout": c.SyncTimeout, "max_wait": c.MaxWait, "result_ttl": c.ResultTTL, "retention": c.Retention, "webhooks.timeout": c.Webhooks.Timeout, "webhooks.disable_after": c.Webhooks.DisableAfter,
 	} {
 		if d <= 0 {
 			wrong(key, "%v is not more than zero", d)
@@ -176,24 +208,44 @@ func (c *Config) Check() error {
 	if c.Workers.Concurrency < 1 {
 		wrong("workers.concurrency", "%d is less than 1", c.Workers.Concurrency)
 	}
-	if len(c.Webhooks.Schedule) == 0 {
-		wrong("webhooks.schedule", "is empty")
-	}
-	for i, s := range c.Sinks {
-		if s.URL == "" {
-			wrong(fmt.Sprintf("sinks[%d].url", i), "is missing")
-		}
-		if slices.ContainsFunc(c.Sinks[:i], func(other Sink) bool { return other.name() == s.name() }) {
-			wrong(fmt.Sprintf("sinks[%d].name", i), "%q is the name of another sink; without a name it is the host of the URL", s.name())
-		}
-		if err := s.Events.Check(); err != nil {
-			wrong(fmt.Sprintf("sinks[%d].events", i), "%v", err)
-		}
-	}
+	c.checkWebhooks(wrong)
 	if _, err := c.GearmanTLS.config(); err != nil {
 		wrong("gearman_tls", "%v", err)
 	}
 	return errors.Join(errs...)
+}
+
+// checkWebhooks looks at what is told of sinks and callbacks.
+func (c *Config) checkWebhooks(wrong func(key, format string, args ...any)) {
+	if s := c.Webhooks.Schedule; len(s) == 0 || s[0] != 0 || slices.Min(s) < 0 {
+		wrong("webhooks.schedule", "must begin with 0s, and no delay may be less")
+	}
+	if c.Webhooks.MaxBacklog <= 0 {
+		wrong("webhooks.max_backlog", "%v is not more than zero", c.Webhooks.MaxBacklog)
+	}
+	for i, s := range c.Sinks {
+		key := fmt.Sprintf("sinks[%d]", i)
+		if s.URL == "" {
+			wrong(key+".url", "is missing")
+			continue
+		}
+		if slices.ContainsFunc(c.Sinks[:i], func(other Sink) bool { return other.name() == s.name() }) {
+			wrong(key+".name", "%q is the name of another sink; without a name it is the host of the URL", s.name())
+		}
+	}
+	o := c.webhookOptions()
+	for i := range o.Sinks {
+		if err := o.Sinks[i].Check(); err != nil && o.Sinks[i].URL != "" {
+			wrong(fmt.Sprintf("sinks[%d]", i), "%v", err)
+		}
+	}
+	if o.Callbacks != nil {
+		if err := o.Callbacks.Check(); err != nil {
+			wrong("callbacks", "%v", err)
+		}
+	} else if cb := c.Callbacks; len(cb.Allow) > 0 || cb.Secret.String() != "" || len(cb.Secrets) > 0 {
+		wrong("callbacks.hosts", "is missing: without any, no callback is allowed")
+	}
 }
 
 // config returns nil when TLS is not asked for.
@@ -326,6 +378,28 @@ func (u URL) MarshalText() ([]byte, error) {
 		parsed.RawQuery = "xxxxx"
 	}
 	return []byte(parsed.String()), nil
+}
+
+// Masked is a text that may be secret. Printed, it is masked.
+type Masked string
+
+// MarshalText returns a mask.
+func (m Masked) MarshalText() ([]byte, error) {
+	if m == "" {
+		return nil, nil
+	}
+	return []byte("xxxxx"), nil
+}
+
+// UnmarshalText takes any text.
+func (m *Masked) UnmarshalText(b []byte) error {
+	*m = Masked(b)
+	return nil
+}
+
+func (m Masked) String() string {
+	b, _ := m.MarshalText() // cannot fail
+	return string(b)
 }
 
 // Secret signs deliveries. Printed, it is masked.

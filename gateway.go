@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -37,8 +38,9 @@ var ErrFailed = workerpool.ErrFailed
 type Gateway struct {
 	c       Config
 	tls     *tls.Config
-	events  *webhook.Sender
 	db      *store.DB // nil where nothing is durable
+	outbox  webhook.Outbox
+	events  *webhook.Sender
 	records *ledger.Ledger
 	engine  *jobserver.Server // nil where the configuration names job servers
 	cluster *gearman.Cluster
@@ -71,7 +73,7 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 			_ = g.Stop(now) // err says more
 		}
 	}()
-	if g.events, err = webhook.New(g.c.webhookOptions()); err != nil {
+	if err = g.startWebhooks(ctx); err != nil {
 		return err
 	}
 	servers, err := g.jobServers()
@@ -93,24 +95,42 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 	return g.serve()
 }
 
+// startWebhooks opens what keeps events, and the data directory with it, and delivers those that an earlier life has left.
+func (g *Gateway) startWebhooks(ctx context.Context) (err error) {
+	o := g.c.webhookOptions()
+	if g.c.Data == "" {
+		g.outbox = webhook.NewMemory(webhook.MemoryOptions{
+			Wanted: o.Wanted(), MaxBytes: min(memoryBacklog, int64(g.c.Webhooks.MaxBacklog)), Log: g.c.Log,
+		})
+	} else {
+		g.db, err = store.Open(ctx, store.Options{
+			Dir: g.c.Data, Log: g.c.Log, Wanted: o.Wanted(), MaxEventBytes: int64(g.c.Webhooks.MaxBacklog),
+			ResultTTL: time.Duration(g.c.ResultTTL), Retention: time.Duration(g.c.Retention),
+		})
+		if err != nil {
+			return fmt.Errorf("data: %w", err)
+		}
+		g.outbox = g.db
+	}
+	o.Outbox = g.outbox
+	g.events, err = webhook.New(ctx, o)
+	return err
+}
+
+// memoryBacklog bounds the events of a gateway without a data directory, in bytes.
+const memoryBacklog = 64 << 20
+
 // openRecords makes the ledger, and takes up what an earlier life of the gateway has left in the data directory.
-func (g *Gateway) openRecords(ctx context.Context) (err error) {
+func (g *Gateway) openRecords(ctx context.Context) error {
 	o := ledger.Options{
-		Servers: g.cluster, Events: g.events, Log: g.c.Log, ResultTTL: time.Duration(g.c.ResultTTL),
+		Servers: g.cluster, Events: g.outbox, EventsFull: g.outbox.Full, Log: g.c.Log, ResultTTL: time.Duration(g.c.ResultTTL),
 		CancelRun: func(a *gearman.Assignment) {
 			if g.pool != nil {
 				g.pool.Cancel(a)
 			}
 		},
 	}
-	if g.c.Data != "" {
-		g.db, err = store.Open(ctx, store.Options{
-			Dir: g.c.Data, Events: g.events, Log: g.c.Log,
-			ResultTTL: time.Duration(g.c.ResultTTL), Retention: time.Duration(g.c.Retention),
-		})
-		if err != nil {
-			return fmt.Errorf("data: %w", err)
-		}
+	if g.db != nil {
 		o.Store = g.db
 	}
 	g.records = ledger.New(o)
@@ -156,7 +176,7 @@ func (g *Gateway) startPool(servers []gearman.Options) error {
 	}
 	pool, err := workerpool.New(workerpool.Options{
 		Servers: servers, Handlers: handlers, Concurrency: g.c.Workers.Concurrency, Grace: time.Duration(g.c.Workers.Grace),
-		Observer: g.records, Events: g.events, Log: g.c.Log,
+		Observer: g.records, Events: g.outbox, Log: g.c.Log,
 	})
 	if err != nil {
 		return err
@@ -171,7 +191,7 @@ func (g *Gateway) serve() (err error) {
 		return portTaken(err, "listen", "--listen")
 	}
 	g.server = httpapi.NewServer(httpapi.Options{
-		Jobs: g.records, Servers: g.cluster, Log: g.c.Log, Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
+		Jobs: g.records, Servers: g.cluster, Webhooks: g.events, Log: g.c.Log, Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
 		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),
 	})
 	go func() {
@@ -203,8 +223,8 @@ func (g *Gateway) Failed() <-chan error { return g.failed }
 //  2. the worker pool: no new jobs; those that run end and their results reach the job server;
 //  3. the ledger submits no more, then the connections to the job servers;
 //  4. the embedded job server, with what is still queued in it;
-//  5. the data directory, when all that was told of jobs is stored;
-//  6. the webhooks, because all of the above cause events.
+//  5. the webhooks, because all of the above cause events;
+//  6. the data directory, when all that was told of jobs, events and deliveries is stored.
 //
 // When ctx ends what is left is cut short, in the same order. Stop returns when every goroutine has ended, and the error says
 // what was cut.
@@ -231,39 +251,59 @@ func (g *Gateway) Stop(ctx context.Context) error {
 	if g.engine != nil {
 		g.engine.Stop()
 	}
+	if g.events != nil {
+		g.stopWebhooks(ctx)
+	}
 	if g.db != nil {
 		if err := g.db.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("data: %w", err))
 		}
 	}
-	if g.events != nil {
-		// Also when ctx has ended, the last events get a moment: they tell how the others ended.
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastEvents)
-		defer cancel()
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) > lastEvents {
-			last = ctx
-		}
-		g.events.Stop(last)
-	}
 	return errors.Join(errs...)
 }
 
-// lastEvents is how long the webhooks may take for what is due at the end, at least.
+// lastEvents is how long the webhooks may take at the end for what is due: at least, where what is left then is lost, at most, where it
+// is kept for the next start.
 const lastEvents = 2 * time.Second
 
+// stopWebhooks gives the last events a moment, also when ctx has ended: they tell how the others ended.
+func (g *Gateway) stopWebhooks(ctx context.Context) {
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastEvents)
+	defer cancel()
+	if deadline, ok := ctx.Deadline(); ok && g.db == nil && time.Until(deadline) > lastEvents {
+		last = ctx
+	}
+	g.events.Stop(last)
+	if n := g.events.Undelivered(context.WithoutCancel(ctx)); n > 0 && g.db == nil {
+		g.c.Log.Warn().Int64("events", n).Msg("webhook events were not delivered before the end, and there is no data directory to keep them")
+	}
+}
+
 func (c *Config) webhookOptions() webhook.Options {
-	o := webhook.Options{Log: c.Log}
+	o := webhook.Options{Log: c.Log, DisableAfter: time.Duration(c.Webhooks.DisableAfter)}
 	for _, d := range c.Webhooks.Schedule {
 		o.Schedule = append(o.Schedule, time.Duration(d))
 	}
 	for _, s := range c.Sinks {
-		sink := webhook.SinkOptions{
-			Name: s.Name, URL: string(s.URL), Events: s.Events, Timeout: time.Duration(c.Webhooks.Timeout),
+		o.Sinks = append(o.Sinks, webhook.SinkOptions{
+			Name: s.Name, URL: string(s.URL), Secrets: secrets(s.Secret, s.Secrets), Events: s.Events, Functions: s.Functions,
+			Timeout: time.Duration(cmp.Or(s.Timeout, c.Webhooks.Timeout)), Concurrency: s.Concurrency, Headers: s.headers(),
+			ContentType: s.ContentType, Rate: s.Rate,
+		})
+	}
+	if cb := c.Callbacks; len(cb.Hosts) > 0 {
+		o.Callbacks = &webhook.CallbackOptions{
+			Hosts: cb.Hosts, Allow: cb.Allow, Secrets: secrets(cb.Secret, cb.Secrets), Concurrency: cb.Concurrency,
+			Timeout: time.Duration(cmp.Or(cb.Timeout, c.Webhooks.Timeout)),
 		}
-		if s.Secret.String() != "" {
-			sink.Secrets = []webhook.Secret{s.Secret}
-		}
-		o.Sinks = append(o.Sinks, sink)
 	}
 	return o
+}
+
+// secrets returns the one and the others, of which any may be missing.
+func secrets(one Secret, more []Secret) []Secret {
+	if one.String() == "" {
+		return more
+	}
+	return append([]Secret{one}, more...)
 }

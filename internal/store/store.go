@@ -71,7 +71,7 @@ const readers = 4
 // Open opens the database in the directory, brings its schema up to date and starts the writer. It fails if another process
 // has the directory open, and if the database is of a newer version than this program knows. Close must be called.
 func Open(ctx context.Context, o Options) (*DB, error) {
-	o.Source = cmp.Or(o.Source, "/gateway")
+	o.Source = cmp.Or(o.Source, webhook.DefaultSource)
 	o.MaxEventBytes = cmp.Or(o.MaxEventBytes, 4<<30)
 	o.KeyTTL = cmp.Or(o.KeyTTL, 24*time.Hour)
 	o.ResultTTL = cmp.Or(o.ResultTTL, 24*time.Hour)

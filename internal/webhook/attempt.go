@@ -13,55 +13,98 @@ import (
 )
 
 const (
-	minPause = time.Second // after an answer that asks for patience without saying how much
-	maxPause = time.Hour   // however much it asks for
-	maxDrain = 64 << 10    // bytes of an answer that are read, so that its connection can be used again
+	minPause  = time.Second // after an answer that asks for patience without saying how much
+	maxPause  = time.Hour   // however much it asks for
+	maxAnswer = 4 << 10     // bytes of an answer that are kept
+	maxDrain  = 64 << 10    // bytes of an answer that are read, so that its connection can be used again
 )
 
-// attempt sends m once and decides what follows. No error: m is delivered. Otherwise, retry says whether there is any point
-// in sending to the sink again, and after for how long it wants to be left alone, all deliveries included.
+// poster makes attempts. It is safe for concurrent use.
+type poster struct {
+	client      *http.Client
+	timeout     time.Duration
+	secrets     []Secret
+	headers     map[string]string
+	contentType string
+	scrub       scrubber
+}
+
+// target is where an attempt goes.
+type target struct {
+	url   string // with its secrets
+	shown string // without
+}
+
+// outcome is an attempt and what follows from it. Its Error is "" if the letter is delivered.
+type outcome struct {
+	Attempt
+	gone  bool          // there is no point in sending anything there any more
+	after time.Duration // for how long it wants to be left alone, all deliveries included
+}
+
+// send makes one attempt.
 //
 // 2xx is success. 410 Gone is the end of the sink. 429, 502, 503 and 504 ask for patience. Everything else, other refusals and
 // redirects included, may be mended by the sink's owner before the schedule is through.
-func (k *sink) attempt(ctx context.Context, m *message) (retry bool, after time.Duration, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, k.timeout, fmt.Errorf("no answer within %v", k.timeout))
-	defer cancel()
-	req, err := k.request(ctx, m)
+func (p *poster) send(ctx context.Context, to target, l Letter) outcome {
+	o := outcome{Attempt: Attempt{At: time.Now()}}
+	err := p.post(ctx, to, l, &o)
+	o.Duration = time.Since(o.At)
 	if err != nil {
-		return true, 0, k.explain(ctx, err)
+		o.Error = p.scrub.text(err.Error())
 	}
-	resp, err := k.client.Do(req)
+	return o
+}
+
+func (p *poster) post(ctx context.Context, to target, l Letter, o *outcome) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, fmt.Errorf("no answer within %v", p.timeout))
+	defer cancel()
+	req, err := p.request(ctx, to, l, o.At)
 	if err != nil {
-		return true, 0, k.explain(ctx, err)
+		return explain(ctx, to, err)
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return explain(ctx, to, err)
 	}
 	defer drain(resp.Body)
-	if resp.StatusCode/100 == 2 {
-		return false, 0, nil
-	}
-	err = fmt.Errorf("POST %s: answered %d %s", k.shown, resp.StatusCode, http.StatusText(resp.StatusCode))
+	o.Status = resp.StatusCode
+	answer, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // the status has said what counts
+	o.Answer = p.scrub.bytes(answer)
 	switch resp.StatusCode {
 	case http.StatusGone:
-		return false, 0, err
+		o.gone = true
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return true, retryAfter(resp.Header.Get("Retry-After"), time.Now()), err
+		o.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	}
-	return true, 0, err
+	switch resp.StatusCode / 100 {
+	case 2:
+		return nil
+	case 3:
+		return fmt.Errorf("POST %s: answered %d %s, and redirects are not followed", to.shown, resp.StatusCode, http.StatusText(resp.StatusCode))
+	}
+	return fmt.Errorf("POST %s: answered %d %s", to.shown, resp.StatusCode, http.StatusText(resp.StatusCode))
 }
 
 // request makes the POST of one attempt: timestamp and signature are of this moment, the rest is the same every time.
-func (k *sink) request(ctx context.Context, m *message) (*http.Request, error) {
-	body := m.bytes()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, k.url, bytes.NewReader(body))
+func (p *poster) request(ctx context.Context, to target, l Letter, now time.Time) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.url, bytes.NewReader(l.Body))
 	if err != nil {
 		return nil, err
 	}
-	timestamp := strconv.FormatInt(time.Now().Unix(), 10)
-	req.Header.Set("Content-Type", contentType)
+	timestamp := strconv.FormatInt(now.Unix(), 10)
 	req.Header.Set("User-Agent", "gearman-gateway")
-	req.Header.Set(headerID, m.id)
+	for name, value := range p.headers {
+		req.Header.Set(name, value)
+	}
+	req.Header.Set("Content-Type", p.contentType)
+	req.Header.Set(headerID, l.EventID)
 	req.Header.Set(headerTimestamp, timestamp)
-	if len(k.secrets) > 0 {
-		req.Header.Set(headerSignature, signAll(k.secrets, m.id, timestamp, body))
+	if len(p.secrets) > 0 {
+		req.Header.Set(headerSignature, signAll(p.secrets, l.EventID, timestamp, l.Body))
+	}
+	if l.Traceparent != "" {
+		req.Header.Set("Traceparent", l.Traceparent)
 	}
 	// Not sent. It allows the transport to send again at once when the sink closed a kept connection in the same moment.
 	req.Header["Idempotency-Key"] = nil
@@ -69,20 +112,18 @@ func (k *sink) request(ctx context.Context, m *message) (*http.Request, error) {
 }
 
 // explain returns err with the cause of a timeout, and without the URL, which http.Client puts into it with its query.
-func (k *sink) explain(ctx context.Context, err error) error {
+func explain(ctx context.Context, to target, err error) error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
-	return fmt.Errorf("POST %s: %w", k.shown, err)
+	return fmt.Errorf("POST %s: %w", to.shown, err)
 }
 
-// redacted returns u without what may be secret: the user, the password, the query and the fragment.
-func redacted(u *url.URL) string {
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
-}
+// noRedirect makes a redirect the answer: following it could lead anywhere, and drop the body on the way.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 func drain(body io.ReadCloser) {
 	_, _ = io.CopyN(io.Discard, body, maxDrain)

@@ -8,23 +8,27 @@ const (
 	lastProbe  = time.Minute // what the pause between probes grows to, doubling
 )
 
-// A gate keeps a sink that fails from costing much, and from being trampled when it comes back: after ten failures in a
-// row deliveries go one at a time, each a probe, with growing pauses; the first success opens it again. A probe is an
-// ordinary attempt of the delivery that is due first; the others keep their attempts. It belongs to one goroutine.
+// A gate is a circuit breaker: it keeps a sink that fails from costing much, and from being trampled when it comes back. After ten
+// failures in a row deliveries go one at a time, each a probe, with growing pauses; the first success opens it again. It belongs to
+// one goroutine.
 type gate struct {
 	until    time.Time // nothing is sent before
 	failures int       // in a row
 	pause    time.Duration
+	inFlight int
 }
+
+// failed is a gate's that goes on failing where another has left off.
+func failingGate() gate { return gate{failures: patience, pause: firstProbe} }
 
 func (g *gate) failing() bool { return g.failures >= patience }
 
-// limit returns how many of most deliveries may be under way.
-func (g *gate) limit(most int) int {
+// room reports whether one more delivery may be under way, of at most most.
+func (g *gate) room(most int) bool {
 	if g.failing() {
-		return 1
+		most = 1
 	}
-	return most
+	return g.inFlight < most
 }
 
 // succeeded does not shorten until, which the sink itself may have asked for.

@@ -59,9 +59,9 @@ func (e *memoryEvent) head() Head {
 
 // NewMemory returns an empty one.
 func NewMemory(o MemoryOptions) *Memory {
-	o.Source = cmp.Or(o.Source, "/gateway")
-	o.MaxEvents = cmp.Or(o.MaxEvents, defaultQueueEvents)
-	o.MaxBytes = cmp.Or(o.MaxBytes, defaultQueueBytes)
+	o.Source = cmp.Or(o.Source, DefaultSource)
+	o.MaxEvents = cmp.Or(o.MaxEvents, 100_000)
+	o.MaxBytes = cmp.Or(o.MaxBytes, 64<<20)
 	if o.Wanted == nil {
 		o.Wanted = func(Head) bool { return true }
 	}

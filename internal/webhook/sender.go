@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -19,106 +19,141 @@ import (
 
 // SinkOptions describe one receiver.
 type SinkOptions struct {
-	Name        string         // in logs and Stats, once in a Sender; "" means the host of URL
-	URL         string         // http or https; its user and password become basic authentication and are never logged
-	Secrets     []Secret       // each signs every delivery; none: deliveries are not signed
-	Events      event.Patterns // nil means event.DefaultPatterns
-	Timeout     time.Duration  // of one attempt; 0 means 15 s
-	Concurrency int            // most deliveries at a time; 0 means 8
+	Name        string            // where its deliveries are kept under, once in a Sender; "" means the host of URL
+	URL         string            // http or https; its user and password become basic authentication and are never logged
+	Secrets     []Secret          // each signs every delivery; none: deliveries are not signed
+	Events      event.Patterns    // nil means event.DefaultPatterns
+	Functions   []string          // only events of these functions, each a name or the beginning of names and "*"; nil means all
+	Timeout     time.Duration     // of one attempt; 0 means 15 s
+	Concurrency int               // most deliveries at a time; 0 means 8
+	Headers     map[string]string // sent along; their values are never logged
+	ContentType string            // "" means application/cloudevents+json
+	Rate        float64           // most deliveries a second; 0 means no limit
 }
 
-// Options are the Sender's. The zero value has no sinks.
+// Options are the Sender's. Outbox is needed.
 type Options struct {
-	Source string        // CloudEvents' source, a URI reference; "" means "/gateway"
-	Sinks  []SinkOptions //
+	Outbox    Outbox
+	Source    string // CloudEvents' source of test events, a URI reference; "" means DefaultSource
+	Sinks     []SinkOptions
+	Callbacks *CallbackOptions // nil: jobs may not have callbacks
 	// Schedule is the delay before each attempt, counted from the one before, give or take a fifth; an event that failed them
-	// all is a dead letter. nil means 0s, 5s, 5m, 30m, 2h, 5h, 10h, 14h, 20h, 24h.
-	Schedule []time.Duration
-	// The bounds of each sink's queue. An event counts with the bytes of its payload, up to 20 kB, and 1 KiB.
-	QueueEvents int               // 0 means 100,000
-	QueueBytes  int64             // 0 means 64 MiB
-	Log         zerolog.Logger    //
-	Transport   http.RoundTripper // nil means one of the Sender's own: keep-alive, no proxy
+	// all is a dead letter. The first is 0. nil means 0s, 5s, 5m, 30m, 2h, 5h, 10h, 14h, 20h, 24h.
+	Schedule     []time.Duration
+	DisableAfter time.Duration // a sink that has failed for so long, without a success, is disabled; 0 means 5 days
+	Log          zerolog.Logger
 }
+
+// DefaultSource is the CloudEvents source of a gateway that has no other.
+const DefaultSource = "/gateway"
 
 var defaultSchedule = []time.Duration{
 	0, 5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 14 * time.Hour,
 	20 * time.Hour, 24 * time.Hour,
 }
 
-// A Sender delivers events to sinks until Stop. Sinks are independent of each other, and so are subjects within a sink; the
-// events of one subject arrive in the order in which they were published, and the next is sent only when the one before
-// was delivered or became a dead letter. While the process lives each event is delivered at least once, except those that
-// Stats counts as dropped or dead. All methods are safe for concurrent use.
+const (
+	defaultTimeout      = 15 * time.Second
+	defaultConcurrency  = 8
+	defaultDisableAfter = 5 * 24 * time.Hour
+)
+
+// Wanted returns which events are worth keeping: those that a sink selects, that a job's callback wants, and, for whoever reads the
+// feed, those that a sink hears that selects none itself.
+func (o *Options) Wanted() func(Head) bool {
+	patterns := slices.Clone(event.DefaultPatterns)
+	for _, so := range o.Sinks {
+		patterns = append(patterns, so.Events...)
+	}
+	wanted := typesOf(patterns)
+	return func(h Head) bool { return wanted[h.Type] || h.Callback }
+}
+
+// typesOf returns the types that patterns select, since a map is quicker to ask.
+func typesOf(patterns event.Patterns) map[event.Type]bool {
+	types := map[event.Type]bool{}
+	for _, t := range event.Types {
+		if patterns.Match(t) {
+			types[t] = true
+		}
+	}
+	return types
+}
+
+// A Sender delivers the events of an Outbox to sinks and callbacks until Stop. Sinks are independent of each other, and so are the
+// subjects within a sink; the events of one subject arrive in the order in which they were published, and the next is sent only when
+// the one before was delivered or is a dead letter. Each event is delivered at least once, and as long as the Outbox keeps it also
+// when the process dies: then some are delivered again. All methods are safe for concurrent use.
 type Sender struct {
-	source string
-	sinks  []*sink
+	o         Options
+	sinks     []*sink // and the callbacks, as the last, where there are any
+	callbacks *callbacks
 
 	stopping sync.Once
 	abort    context.CancelCauseFunc
 	running  sync.WaitGroup
-	own      *http.Transport // nil where Options brought one
 }
 
-var _ event.Sink = (*Sender)(nil)
-
-// Stats count what became of the events for one sink. Each event that its patterns select ends up in one of Delivered, Dead and
-// Dropped, and is Queued before that.
-type Stats struct {
-	Name      string
-	Delivered uint64
-	Dead      uint64 // events that failed every attempt of the schedule
-	Dropped   uint64 // events given up: the queue was full, the sink is disabled, or Stop was called
-	Failed    uint64 // attempts that failed
-	Queued    int    // events that wait or are under way
-	Disabled  bool   // the sink answered 410 Gone
-}
-
-// New checks the options and starts a Sender. Its errors show no URL's user, password or query.
-func New(o Options) (*Sender, error) {
-	o.Source = cmp.Or(o.Source, "/gateway")
-	if _, err := url.Parse(o.Source); err != nil {
-		return nil, errors.New("webhook source is not a URI reference")
-	}
+// New checks the options, finds out where each sink stands, and starts a Sender. Its errors show no URL's user, password or query.
+func New(ctx context.Context, o Options) (*Sender, error) {
+	o.Source = cmp.Or(o.Source, DefaultSource)
+	o.DisableAfter = cmp.Or(o.DisableAfter, defaultDisableAfter)
 	if o.Schedule == nil {
 		o.Schedule = defaultSchedule
 	}
-	if len(o.Schedule) == 0 || slices.Min(o.Schedule) < 0 {
-		return nil, errors.New("webhook schedule needs at least one delay, and none below zero")
+	if len(o.Schedule) == 0 || slices.Min(o.Schedule) < 0 || o.Schedule[0] != 0 {
+		return nil, errors.New("webhook schedule begins with 0, and has no delay below that")
 	}
-	s := &Sender{source: o.Source}
-	if o.Transport == nil {
-		s.own = newTransport(o.Sinks)
-		o.Transport = s.own
+	s := &Sender{o: o}
+	if err := s.makeSinks(); err != nil {
+		return nil, err
 	}
-	for i, so := range o.Sinks {
-		k, err := newSink(o, so)
+	for _, k := range s.sinks {
+		standing, err := o.Outbox.Register(ctx, k.name)
 		if err != nil {
-			return nil, fmt.Errorf("webhook sink %q: %w", cmp.Or(so.Name, fmt.Sprint(i+1)), err)
+			return nil, fmt.Errorf("webhook sink %q: %w", k.name, err)
 		}
-		if slices.ContainsFunc(s.sinks, func(other *sink) bool { return other.name == k.name }) {
-			return nil, fmt.Errorf("webhook sink %q: two sinks have that name", k.name)
-		}
-		s.sinks = append(s.sinks, k)
+		k.takeUp(standing)
 	}
-	ctx, abort := context.WithCancelCause(context.Background())
+	run, abort := context.WithCancelCause(context.Background())
 	s.abort = abort
 	for _, k := range s.sinks {
-		s.running.Go(func() { k.run(ctx) })
+		s.running.Go(func() { k.run(run) })
 	}
 	return s, nil
 }
 
-// newTransport returns a transport that keeps a connection for each delivery at a time. Its Proxy is nil: the
-// environment's proxy is none of the sinks'.
-func newTransport(sinks []SinkOptions) *http.Transport {
-	idle := defaultConcurrency
-	for _, so := range sinks {
-		idle = max(idle, so.Concurrency)
+func (s *Sender) makeSinks() error {
+	for i, so := range s.o.Sinks {
+		k, err := newSink(&s.o, so)
+		if err != nil {
+			return fmt.Errorf("webhook sink %q: %w", cmp.Or(so.Name, fmt.Sprint(i+1)), err)
+		}
+		if k.name == callbacksName || slices.ContainsFunc(s.sinks, func(other *sink) bool { return other.name == k.name }) {
+			return fmt.Errorf("webhook sink %q: the name is taken", k.name)
+		}
+		s.sinks = append(s.sinks, k)
 	}
+	if s.o.Callbacks == nil {
+		return nil
+	}
+	c, err := newCallbacks(*s.o.Callbacks)
+	if err != nil {
+		return fmt.Errorf("callbacks: %w", err)
+	}
+	s.callbacks = c
+	s.sinks = append(s.sinks, newCallbackSink(&s.o, c))
+	return nil
+}
+
+// newTransport returns a transport that keeps a connection for each delivery at a time. Its Proxy is nil: the environment's proxy is
+// none of the sinks'. control is the dialer's, or nil.
+func newTransport(idle int, control func(network, address string, c syscall.RawConn) error) *http.Transport {
+	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: control}
 	return &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            dialer.DialContext,
 		TLSHandshakeTimeout:    10 * time.Second,
+		MaxIdleConns:           1000,
 		MaxIdleConnsPerHost:    idle,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
@@ -127,47 +162,18 @@ func newTransport(sinks []SinkOptions) *http.Transport {
 	}
 }
 
-// Publish hands events to the sinks whose patterns select them. It does not block: where a queue is full, its oldest event
-// gives way.
-func (s *Sender) Publish(events ...event.Event) {
-	now := time.Now()
-	for _, e := range events {
-		var m *message // one for all sinks
-		for _, k := range s.sinks {
-			if !k.wants[e.Type] {
-				continue
-			}
-			if m == nil {
-				m = newMessage(s.source, e)
-			}
-			k.push(m, now)
-		}
-	}
-}
-
-// Stop takes no more events, delivers what is due before the deadline of ctx, gives up the rest, and returns when every
-// goroutine has ended. Without a deadline it delivers what is due now. When ctx ends, deliveries under way are cut off.
+// Stop goes on until nothing is due or ctx ends, which cuts off the deliveries under way, and returns when every goroutine has ended.
+// What was not delivered stays in the Outbox.
 func (s *Sender) Stop(ctx context.Context) {
 	s.stopping.Do(func() {
-		until, _ := ctx.Deadline()
 		for _, k := range s.sinks {
-			k.queue.close()
-			k.stop <- until
+			close(k.stop)
 		}
 	})
 	defer context.AfterFunc(ctx, func() { s.abort(errStopped) })()
 	s.running.Wait()
 	s.abort(errStopped)
-	if s.own != nil {
-		s.own.CloseIdleConnections()
+	for _, k := range s.sinks {
+		k.post.client.CloseIdleConnections()
 	}
-}
-
-// Stats returns the counts of each sink, in the order of Options.Sinks.
-func (s *Sender) Stats() []Stats {
-	stats := make([]Stats, len(s.sinks))
-	for i, k := range s.sinks {
-		stats[i] = k.stats()
-	}
-	return stats
 }

@@ -4,247 +4,398 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"mime"
 	"net/http"
+	"net/textproto"
 	"net/url"
 	"slices"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 
 	"gearman-gateway/internal/event"
 )
 
-const (
-	defaultTimeout     = 15 * time.Second
-	defaultConcurrency = 8
-	defaultQueueEvents = 100_000
-	defaultQueueBytes  = 64 << 20
-)
-
 var errStopped = errors.New("the sender was stopped")
 
-// A sink is one receiver: its queue, the goroutine of run that alone decides what is sent when, and one goroutine for
-// each delivery under way.
+// A sink works through the outbox for one receiver, or for all callbacks. The goroutine of run alone decides what is sent when;
+// there is one more for each attempt under way, and one while something is asked of the outbox.
 type sink struct {
 	name        string
-	url         string // with its secrets
-	shown       string // without
-	secrets     []Secret
-	wants       map[event.Type]bool
-	timeout     time.Duration
+	outbox      Outbox
+	post        *poster
+	to          target     // zero for callbacks
+	callbacks   *callbacks // nil: it has one target
+	events      event.Patterns
+	functions   []string
+	types       map[event.Type]bool
 	concurrency int
+	limiter     *rate.Limiter // nil: there is no limit
 	schedule    []time.Duration
-	client      *http.Client
+	disable     time.Duration // after failing for so long
+	source      string
 	log         zerolog.Logger
 
-	queue *queue
-	wake  chan struct{}  // holds one: something was pushed
-	stop  chan time.Time // holds one: finish by then
-
-	delivered, dead, dropped, failed atomic.Uint64
-	overflowed                       atomic.Uint64 // dropped by a full queue and not logged yet
-	disabled                         atomic.Bool
+	commands chan func()   // run on run's goroutine
+	stop     chan struct{} // closed: finish what is due
+	ended    chan struct{} // closed when run has ended
 
 	// of run's goroutine
-	results   chan result
-	inFlight  int
-	gate      gate
-	logDropAt time.Time // not before
+	standing Standing
+	gates    gates
+	hand     hand
+	results  chan result
+	inFlight int
+	exchange
 }
 
 // A result is how an attempt ended.
 type result struct {
-	*delivery
+	line  *line
+	gate  *gate
 	probe bool
-	retry bool
-	after time.Duration
-	err   error
+	cut   bool // the sender was stopped meanwhile
+	outcome
 }
 
-func newSink(o Options, so SinkOptions) (*sink, error) {
+// Check returns what is wrong with the options; it shows nothing that may be secret.
+func (so *SinkOptions) Check() error {
 	u, err := url.Parse(so.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, errors.New("url is not that of an http or https server") // err would show what may be a password
+		return errors.New("url is not that of an http or https server") // err would show what may be a password
 	}
-	if so.Timeout < 0 || so.Concurrency < 0 || o.QueueEvents < 0 || o.QueueBytes < 0 {
-		return nil, errors.New("a timeout, concurrency or queue bound is below zero")
+	if so.Timeout < 0 || so.Concurrency < 0 || so.Rate < 0 {
+		return errors.New("a timeout, concurrency or rate is below zero")
 	}
-	if slices.ContainsFunc(so.Secrets, func(s Secret) bool { return s.key == nil }) {
-		return nil, errors.New("a secret is empty")
+	if err := so.Events.Check(); err != nil {
+		return fmt.Errorf("events: %w", err)
+	}
+	return errors.Join(checkSecrets(so.Secrets), checkHeaders(so.Headers), checkContentType(so.ContentType))
+}
+
+func newSink(o *Options, so SinkOptions) (*sink, error) {
+	if err := so.Check(); err != nil {
+		return nil, err
 	}
 	if so.Events == nil {
 		so.Events = event.DefaultPatterns
 	}
-	if err := so.Events.Check(); err != nil {
-		return nil, err
+	u, _ := url.Parse(so.URL) // was checked
+	so.Concurrency = cmp.Or(so.Concurrency, defaultConcurrency)
+	p := &poster{
+		client:  &http.Client{Transport: newTransport(so.Concurrency, nil), CheckRedirect: noRedirect},
+		timeout: cmp.Or(so.Timeout, defaultTimeout), secrets: so.Secrets, headers: so.Headers,
+		contentType: cmp.Or(so.ContentType, contentType), scrub: newScrubber(u, so.Headers),
 	}
-	k := &sink{
-		name: cmp.Or(so.Name, u.Host), url: so.URL, shown: redacted(u), secrets: so.Secrets, wants: map[event.Type]bool{},
-		timeout: cmp.Or(so.Timeout, defaultTimeout), concurrency: cmp.Or(so.Concurrency, defaultConcurrency), schedule: o.Schedule,
-		client: &http.Client{Transport: o.Transport, CheckRedirect: noRedirect},
-		queue:  newQueue(cmp.Or(o.QueueEvents, defaultQueueEvents), cmp.Or(o.QueueBytes, defaultQueueBytes)),
-		wake:   make(chan struct{}, 1), stop: make(chan time.Time, 1),
-	}
-	k.results = make(chan result, k.concurrency)
-	k.log = o.Log.With().Str("sink", k.name).Logger()
-	for _, t := range event.Types {
-		k.wants[t] = so.Events.Match(t)
+	k := makeSink(o, cmp.Or(so.Name, u.Host), p, so.Concurrency)
+	k.to = target{url: so.URL, shown: redacted(u)}
+	k.events, k.types, k.functions = so.Events, typesOf(so.Events), so.Functions
+	if so.Rate > 0 {
+		k.limiter = rate.NewLimiter(rate.Limit(so.Rate), max(1, int(so.Rate)))
 	}
 	return k, nil
 }
 
-// noRedirect makes a redirect the answer: following it could lead anywhere, and drop the body on the way.
-func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+// makeSink makes what all sinks have in common.
+func makeSink(o *Options, name string, p *poster, concurrency int) *sink {
+	return &sink{
+		name: name, outbox: o.Outbox, post: p, concurrency: concurrency, schedule: o.Schedule, disable: o.DisableAfter, source: o.Source,
+		log:      o.Log.With().Str("sink", name).Logger(),
+		commands: make(chan func()), stop: make(chan struct{}), ended: make(chan struct{}),
+		gates: gates{}, hand: newHand(max(leastLines, 4*concurrency)), results: make(chan result, concurrency),
+		exchange: exchange{look: true, check: true, stored: make(chan stored, 1)},
+	}
+}
 
-func (k *sink) push(m *message, now time.Time) {
-	dropped, full := k.queue.push(m, now.Add(jitter(k.schedule[0])))
-	if dropped > 0 {
-		k.dropped.Add(uint64(dropped))
-		if full {
-			k.overflowed.Add(uint64(dropped))
+func checkSecrets(secrets []Secret) error {
+	if slices.ContainsFunc(secrets, func(s Secret) bool { return s.key == nil }) {
+		return errors.New("a secret is empty")
+	}
+	return nil
+}
+
+// reserved are headers that the gateway or HTTP itself sets.
+var reserved = []string{
+	"Content-Type", "Content-Length", "Transfer-Encoding", "Connection", "Host", headerID, headerTimestamp, headerSignature, "Traceparent",
+}
+
+func checkHeaders(headers map[string]string) error {
+	for name, value := range headers {
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		switch {
+		case name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, r) }):
+			return fmt.Errorf("headers: %q is not the name of a header", name)
+		case slices.Contains(reserved, canonical):
+			return fmt.Errorf("headers: %s is set by the gateway itself", canonical)
+		case strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
+			return fmt.Errorf("headers: the value of %s has control characters", canonical)
 		}
 	}
-	select {
-	case k.wake <- struct{}{}:
-	default: // it is awake already
+	return nil
+}
+
+func checkContentType(t string) error {
+	if t == "" {
+		return nil
+	}
+	if media, _, err := mime.ParseMediaType(t); err != nil || media != contentType && media != "application/json" {
+		return fmt.Errorf("content_type: %q is neither %s nor application/json", t, contentType)
+	}
+	return nil
+}
+
+// wants reports whether the sink selects an event.
+func (k *sink) wants(h Head) bool {
+	if k.callbacks != nil {
+		return h.Callback
+	}
+	return k.types[h.Type] && (k.functions == nil || slices.ContainsFunc(k.functions, func(pattern string) bool {
+		prefix, wild := strings.CutSuffix(pattern, "*")
+		return pattern == h.Function || wild && h.Function != "" && strings.HasPrefix(h.Function, prefix)
+	}))
+}
+
+// takeUp goes on from where an earlier life of the gateway has left off.
+func (k *sink) takeUp(s Standing) {
+	k.standing = s
+	if k.callbacks == nil && !s.FailingSince.IsZero() {
+		g := failingGate()
+		k.gates[""] = &g
+	}
+	switch {
+	case s.Disabled != "":
+		k.log.Warn().Str("reason", s.Disabled).Msg("webhook sink is disabled: POST /sinks/{name}/resume when it is well again")
+	case s.Paused:
+		k.log.Warn().Msg("webhook sink is paused: POST /sinks/{name}/resume sets it going")
 	}
 }
 
-func (k *sink) stats() Stats {
-	return Stats{
-		Name: k.name, Delivered: k.delivered.Load(), Dead: k.dead.Load(), Dropped: k.dropped.Load(), Failed: k.failed.Load(),
-		Queued: k.queue.len(), Disabled: k.disabled.Load(),
-	}
-}
+// idle reports whether the sink is told to send nothing.
+func (k *sink) idle() bool { return k.standing.Paused || k.standing.Disabled != "" }
 
-// run sends what is due until it is told to stop and nothing more can be sent in time, or ctx ends; it gives up what is left
-// and returns when its deliveries have ended.
+// failing reports whether the sink's one target fails.
+func (k *sink) failing() bool { return k.callbacks == nil && k.gates.of("").failing() }
+
+// run sends what is due until it is told to stop and nothing more is due, or ctx ends; it returns when its attempts have ended and
+// are stored.
 func (k *sink) run(ctx context.Context) {
+	defer close(k.ended)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var stopping bool
-	var until time.Time
+	stop, stopping := k.stop, false
 	for ctx.Err() == nil {
+		if k.grown == nil {
+			k.grown = k.outbox.Grown() // before the log is looked at
+		}
 		now := time.Now()
 		next := k.start(ctx, now)
-		if stopping && k.inFlight == 0 && (next.IsZero() || next.After(until)) {
+		k.begin(now)
+		if stopping && k.inFlight == 0 && !k.storing && !k.due(now) {
 			break
 		}
-		if at := k.logDropped(now); next.IsZero() || !at.IsZero() && at.Before(next) {
-			next = at
+		grown := k.grown
+		if k.look || k.idle() {
+			grown = nil // it is known, or of no interest
 		}
-		timer.Stop()
-		if !next.IsZero() {
-			timer.Reset(next.Sub(now))
-		}
+		timer.Reset(time.Until(k.alarm(now, next)))
 		select {
-		case <-k.wake:
+		case <-grown:
+			k.grown, k.look = nil, true
 		case <-timer.C:
 		case r := <-k.results:
-			k.settle(ctx, r)
-		case until = <-k.stop:
-			stopping = true
+			k.settle(r)
+		case s := <-k.stored:
+			k.settled(s)
+		case f := <-k.commands:
+			f()
+		case <-stop:
+			stop, stopping = nil, true
 		case <-ctx.Done():
 		}
 	}
+	k.finish()
+}
+
+// finish stores what is left to be stored.
+func (k *sink) finish() {
 	for k.inFlight > 0 {
-		k.settle(ctx, <-k.results)
+		k.settle(<-k.results)
 	}
-	k.logDropAt = time.Time{}
-	k.logDropped(time.Now())
-	if n := k.drop(); n > 0 {
-		k.log.Warn().Int("events", n).Msg("stopped before these webhook events were delivered")
+	for tries := 0; tries < 2 && (k.storing || len(k.ends) > 0 || k.dirty); tries++ {
+		k.storeAt = time.Time{}
+		if !k.storing {
+			k.store(Step{}, nil)
+		}
+		k.settled(<-k.stored)
+	}
+	k.answer(errStopped)
+	if n := len(k.ends); n > 0 {
+		k.log.Warn().Int("deliveries", n).Msg("what became of these deliveries could not be stored: they are made again")
 	}
 }
 
-// start sends what is due, as much as may be under way at a time, and returns when there will be more; the zero time if
-// that depends on something else than the clock.
-func (k *sink) start(ctx context.Context, now time.Time) time.Time {
-	for k.inFlight < k.gate.limit(k.concurrency) {
-		d, next := k.queue.take(now, k.gate.until)
-		if d == nil {
-			return next
+// start begins what may be sent now and returns when there will be more; the zero time if that depends on something else than the
+// clock.
+func (k *sink) start(ctx context.Context, now time.Time) (next time.Time) {
+	if k.idle() {
+		return time.Time{}
+	}
+	for n := len(k.hand.ready); n > 0 && k.inFlight < k.concurrency; n-- {
+		l := k.hand.ready[0]
+		to, key, most := k.to, "", k.concurrency
+		if k.callbacks != nil {
+			to, key, most = k.callbacks.target(l.Letters[0].Callback)
 		}
-		k.inFlight++
-		probe := k.gate.failing()
-		go func() {
-			retry, after, err := k.attempt(ctx, d.message)
-			k.results <- result{d, probe, retry, after, err}
-		}()
+		g := k.gates.of(key)
+		switch {
+		case now.Before(g.until) && k.callbacks == nil:
+			return g.until
+		case now.Before(g.until):
+			k.postpone(k.hand.pop(), g.until)
+			continue
+		case !g.room(most) && k.callbacks == nil:
+			return time.Time{}
+		case !g.room(most):
+			k.hand.push(k.hand.pop()) // another host's may go
+			continue
+		}
+		if wait := k.throttle(now); wait > 0 {
+			return now.Add(wait)
+		}
+		k.attempt(ctx, k.hand.pop(), g, to)
 	}
 	return time.Time{}
+}
+
+// throttle returns how long the sink's rate has the next delivery wait; 0: it may go, and is counted.
+func (k *sink) throttle(now time.Time) time.Duration {
+	if k.limiter == nil {
+		return 0
+	}
+	r := k.limiter.ReserveN(now, 1)
+	wait := r.DelayFrom(now)
+	if wait > 0 {
+		r.CancelAt(now)
+	}
+	return wait
+}
+
+func (k *sink) attempt(ctx context.Context, l *line, g *gate, to target) {
+	l.busy = true
+	k.inFlight++
+	g.inFlight++
+	letter, probe := l.Letters[0], g.failing()
+	go func() {
+		o := k.post.send(ctx, to, letter)
+		k.results <- result{line: l, gate: g, probe: probe, cut: o.Error != "" && ctx.Err() != nil, outcome: o}
+	}()
 }
 
 // settle does what follows from an attempt.
-func (k *sink) settle(ctx context.Context, r result) {
+func (k *sink) settle(r result) {
+	l, now := r.line, time.Now()
+	l.busy = false
 	k.inFlight--
-	now := time.Now()
-	if r.err == nil {
-		if k.gate.failing() {
-			k.log.Info().Msg("webhook sink answers again")
-		}
-		k.gate.succeeded()
-		k.delivered.Add(1)
-		k.queue.done(r.delivery)
+	r.gate.inFlight--
+	if r.cut {
+		k.hand.release(l)
 		return
 	}
-	if ctx.Err() != nil { // cut off: what waits is given up next
-		k.queue.retry(r.delivery, now)
-		return
+	letter := l.Letters[0]
+	end := Ended{N: letter.N, Subject: l.Subject, State: Delivered, Attempts: letter.Attempts + 1, Log: logged(letter.Log, r.Attempt)}
+	if r.Error == "" {
+		k.succeeded(r.gate, now)
+	} else {
+		k.failed(r, letter, &end, now)
 	}
-	k.failed.Add(1)
-	r.attempts++
-	k.log.Debug().Err(r.err).Str("event", r.id).Int("attempt", r.attempts).Msg("webhook not delivered")
-	if k.gate.failed(now, r.probe, r.after) {
-		k.log.Warn().Err(r.err).Msg("webhook sink keeps failing: one delivery at a time from now on")
+	k.end(l, end)
+}
+
+// end notes the end of an attempt of a line's first letter, and what becomes of the line.
+func (k *sink) end(l *line, end Ended) {
+	k.ends = append(k.ends, end)
+	l.unsaved++
+	if end.State == Pending {
+		l.Letters = nil // they wait, all of them
+	} else {
+		l.Letters = l.Letters[1:]
 	}
-	switch {
-	case !r.retry:
-		k.queue.retry(r.delivery, now)
-		k.disable(r.err)
-	case r.attempts >= len(k.schedule):
-		k.dead.Add(1)
-		k.log.Error().Err(r.err).Str("event", r.id).Str("type", string(r.kind)).Str("subject", r.subject).
-			Int("attempts", r.attempts).Msg("webhook event is a dead letter")
-		k.queue.done(r.delivery)
+	if len(l.Letters) > 0 {
+		k.hand.push(l)
+	}
+	k.gates.tidy()
+}
+
+// postpone leaves a line for later, its target being known to fail, without an attempt.
+func (k *sink) postpone(l *line, until time.Time) {
+	letter := l.Letters[0]
+	k.end(l, Ended{
+		N: letter.N, Subject: l.Subject, State: Pending, Attempts: letter.Attempts, Log: letter.Log, Due: until.Add(jitter(firstProbe)),
+	})
+}
+
+func (k *sink) succeeded(g *gate, now time.Time) {
+	if g.failing() {
+		k.log.Info().Msg("webhook sink answers again")
+		k.hasten = true // what has failed, failed most likely because the sink was down
+	}
+	g.succeeded()
+	if k.standing.LastSuccess.IsZero() || !k.standing.FailingSince.IsZero() || now.Sub(k.standing.LastSuccess) > time.Second {
+		k.dirty = true
+	}
+	k.standing.LastSuccess, k.standing.FailingSince = now, time.Time{}
+}
+
+// failed decides when a letter is tried again. The attempts of a probe do not count: no event is to become a dead letter because it
+// had to find out that the sink is still down. They come more and more seldom all the same, so that one event that the sink cannot
+// digest does not keep the others from finding out that it is well.
+func (k *sink) failed(r result, letter Letter, end *Ended, now time.Time) {
+	k.standing.LastError, k.standing.LastErrorAt, k.dirty = r.Error, now, true
+	if k.standing.FailingSince.IsZero() {
+		k.standing.FailingSince = now
+	}
+	k.log.Debug().Str("error", r.Error).Str("event", letter.EventID).Int("attempt", end.Attempts).Msg("webhook not delivered")
+	if r.gate.failed(now, r.probe, r.after) {
+		k.log.Warn().Str("error", r.Error).Msg("webhook sink keeps failing: one delivery at a time from now on")
+	}
+	probe := r.probe && k.callbacks == nil
+	switch last := len(k.schedule) - 1; {
+	case r.gone && k.callbacks == nil:
+		end.State, end.Attempts, end.Due = Pending, letter.Attempts, now
+		k.giveUp("it answered 410 Gone")
+	case probe:
+		end.State, end.Attempts, end.Due = Pending, letter.Attempts, now.Add(jitter(k.schedule[min(len(end.Log), last)]))
+	case r.gone || end.Attempts > last:
+		end.State = Dead
+		k.log.Error().Str("error", r.Error).Str("event", letter.EventID).Str("type", string(letter.Type)).Str("subject", r.line.Subject).
+			Int("attempts", end.Attempts).Msg("webhook event is a dead letter")
 	default:
-		k.queue.retry(r.delivery, now.Add(jitter(k.schedule[r.attempts])))
+		end.State, end.Due = Pending, now.Add(jitter(k.schedule[end.Attempts]))
 	}
-	if k.disabled.Load() {
-		k.drop()
+	if since := k.standing.FailingSince; k.callbacks == nil && now.Sub(since) >= k.disable {
+		k.giveUp(fmt.Sprintf("it has failed since %s, for %v", since.UTC().Format(time.RFC3339), k.disable))
 	}
 }
 
-// disable gives up the sink for good, as 410 Gone asks for.
-func (k *sink) disable(err error) {
-	if k.disabled.Swap(true) {
-		return // another delivery was told so before
+// giveUp disables the sink until somebody resumes it. What it has not had stays in the outbox as long as there is room.
+func (k *sink) giveUp(reason string) {
+	if k.standing.Disabled != "" {
+		return // another delivery has found out before
 	}
-	k.queue.close()
-	k.log.Error().Err(err).Msg("webhook sink is disabled until the next start")
+	k.standing.Disabled, k.dirty = reason, true
+	k.hand.releaseAll()
+	k.log.Error().Str("reason", reason).Msg("webhook sink is disabled until POST /sinks/{name}/resume")
+	now := time.Now()
+	k.outbox.Publish(event.New(event.SinkDisabled, k.name, uint64(now.UnixMicro()), now, event.Data{Sink: k.name, Reason: reason}))
 }
 
-// drop gives up what waits.
-func (k *sink) drop() int {
-	n := k.queue.clear()
-	k.dropped.Add(uint64(n))
-	return n
-}
-
-// logDropped says how many events a full queue dropped, once a second at most, and returns when to call it again; the zero
-// time: not before more are dropped.
-func (k *sink) logDropped(now time.Time) time.Time {
-	if k.overflowed.Load() == 0 {
-		return time.Time{}
-	}
-	if now.Before(k.logDropAt) {
-		return k.logDropAt
-	}
-	k.logDropAt = now.Add(time.Second)
-	k.log.Error().Uint64("events", k.overflowed.Swap(0)).Msg("webhook queue is full: oldest events dropped")
-	return time.Time{}
+// logged returns a delivery's log with one more attempt.
+func logged(log []Attempt, a Attempt) []Attempt {
+	return append(slices.Clone(log[max(0, len(log)-maxAttempts+1):]), a)
 }
 
 // jitter returns d, give or take a fifth, so that what failed together is not tried again together.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,7 @@ import (
 type Options struct {
 	Servers     []gearman.Options
 	Handlers    map[string]Handler // by function
-	ID          string             // what the worker calls itself; "": host name and process id
+	ID          string             // what the worker calls itself; "": host name, process id and time
 	Concurrency int                // jobs at a time, over all functions and servers; 0: 8
 	Grace       time.Duration      // how long Stop waits for jobs whose contexts it has cancelled; 0: 5 s
 	Observer    Observer           // may be nil
@@ -73,7 +74,8 @@ func New(o Options) (*Pool, error) {
 	}
 	if o.ID == "" {
 		host, _ := os.Hostname() // without one the process id must do
-		o.ID = fmt.Sprintf("gateway-%s-%d", host, os.Getpid())
+		// In a container the process id is always the same; the events of each life are to have a subject of their own.
+		o.ID = fmt.Sprintf("gateway-%s-%d-%s", host, os.Getpid(), strconv.FormatInt(time.Now().UnixMilli(), 36))
 	}
 	o.Concurrency = cmp.Or(o.Concurrency, 8)
 	o.Grace = cmp.Or(o.Grace, 5*time.Second)

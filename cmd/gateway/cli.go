@@ -225,9 +225,37 @@ func (c *healthcheckCmd) Run() error {
 type sinkCmd struct {
 	Listen  gateway.Address `help:"Where to listen." default:"127.0.0.1:9000" placeholder:"HOST:PORT"`
 	Secrets []string        `name:"secret" help:"Secrets of which one must have signed; none: signatures are not asked for." env:"GATEWAY_SINK_SECRET" placeholder:"whsec_…"`
+
+	FailRate *float64         `help:"Refuse so many of the deliveries, from 0 to 1 (0; 1 with --status)." placeholder:"0.3"`
+	Status   int              `help:"Answer those that are refused with this status (500)." placeholder:"503"`
+	Delay    gateway.Duration `help:"Wait so long before every answer." default:"0s" placeholder:"2s"`
+}
+
+// faults reads what is asked for to make the sink a bad one.
+func (s *sinkCmd) faults() (f gateway.SinkFaults, err error) {
+	f = gateway.SinkFaults{Status: s.Status, Delay: time.Duration(s.Delay)}
+	switch {
+	case s.FailRate != nil:
+		f.Rate = *s.FailRate
+	case s.Status != 0:
+		f.Rate = 1
+	}
+	switch {
+	case f.Rate < 0 || f.Rate > 1:
+		return f, usageError{errors.New("--fail-rate: is not from 0 to 1")}
+	case f.Status != 0 && (f.Status < 200 || f.Status > 599):
+		return f, usageError{errors.New("--status: is not from 200 to 599")}
+	case f.Delay < 0:
+		return f, usageError{errors.New("--delay: is less than zero")}
+	}
+	return f, nil
 }
 
 func (s *sinkCmd) Run() error {
+	faults, err := s.faults()
+	if err != nil {
+		return err
+	}
 	secrets := make([]gateway.Secret, len(s.Secrets))
 	for i, text := range s.Secrets {
 		if err := secrets[i].UnmarshalText([]byte(text)); err != nil {
@@ -237,7 +265,7 @@ func (s *sinkCmd) Run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := zerolog.New(os.Stderr).With().Timestamp().Logger()
-	return gateway.ServeSink(ctx, s.Listen, secrets, os.Stdout, log)
+	return gateway.ServeSink(ctx, s.Listen, secrets, faults, os.Stdout, log)
 }
 
 type versionCmd struct{}

@@ -19,7 +19,7 @@ type gate struct {
 }
 
 // failed is a gate's that goes on failing where another has left off.
-func failingGate() gate { return gate{failures: patience, pause: firstProbe} }
+func failingGate() gate { return gate{failures: patience, pause: firstProbe / 2} }
 
 func (g *gate) failing() bool { return g.failures >= patience }
 

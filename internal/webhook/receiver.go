@@ -2,10 +2,13 @@ package webhook
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -19,17 +22,38 @@ const maxReceived = 1 << 20 // bytes of a body
 
 // A Receiver is a handler that checks deliveries and prints a line for each event:
 //
-//	2027-01-01T00:00:00.5Z verified job.completed 0193… seq=4 {"id":"0193…",…}
+//	2027-01-01T00:00:00.5Z verified job.completed 0193… seq=4 id=evt_0193… {"id":"0193…",…}
 //
-// It answers 204 once the line is written. It refuses, and says why: a message that none of Secrets signed in the last five
+// It answers 204 once the line is written, unless Faults has it misbehave. It refuses, and says why: a message that none of Secrets signed in the last five
 // minutes with 401, a body over 1 MiB with 413, one that is not an event with 400, another method than POST with 405. It is safe
 // for concurrent use and must not be copied.
 type Receiver struct {
 	Secrets []Secret       // any of them may have signed; none: everything is taken, and its line says unsigned or unverified
 	Out     io.Writer      // one Write a line
+	Faults  Faults
 	Log     zerolog.Logger // of refusals
 
 	mu sync.Mutex // held while writing to Out
+}
+
+// Faults make a bad sink, to try out what becomes of deliveries. The zero value makes none.
+type Faults struct {
+	Rate   float64       // how many of the deliveries are refused, and not printed: from 0 to 1
+	Status int           // what the refused ones are answered; 0: 500
+	Delay  time.Duration // before every answer
+}
+
+// strike delays the answer, and refuses the delivery if it is its turn.
+func (f Faults) strike(ctx context.Context) (status int, err error) {
+	select {
+	case <-time.After(f.Delay):
+	case <-ctx.Done():
+		return http.StatusServiceUnavailable, context.Cause(ctx)
+	}
+	if rand.Float64() >= f.Rate {
+		return 0, nil
+	}
+	return cmp.Or(f.Status, http.StatusInternalServerError), errors.New("refused, as it was asked to")
 }
 
 // ServeHTTP takes one delivery.
@@ -63,6 +87,9 @@ func (rc *Receiver) receive(w http.ResponseWriter, r *http.Request) (status int,
 	if err != nil {
 		return http.StatusBadRequest, err
 	}
+	if status, err := rc.Faults.strike(r.Context()); err != nil {
+		return status, err
+	}
 	rc.mu.Lock()
 	defer rc.mu.Unlock()
 	if _, err := io.WriteString(rc.Out, line); err != nil {
@@ -85,7 +112,7 @@ func (rc *Receiver) trust(h http.Header, body []byte) (string, error) {
 // format renders the line of an event.
 func format(trust string, body []byte) (string, error) {
 	var e struct {
-		SpecVersion, Type, Subject string
+		SpecVersion, ID, Type, Subject string
 		Time                       time.Time
 		Data                       json.RawMessage
 	}
@@ -101,8 +128,8 @@ func format(trust string, body []byte) (string, error) {
 	if err := json.Compact(&compact, e.Data); err != nil {
 		compact.Reset() // there is no data
 	}
-	return fmt.Sprintf("%s %s %s %s seq=%s %s\n", e.Time.UTC().Format(time.RFC3339Nano), trust, word(e.Type), word(e.Subject),
-		word(data.Seq.String()), escape(compact.String())), nil
+	return fmt.Sprintf("%s %s %s %s seq=%s id=%s %s\n", e.Time.UTC().Format(time.RFC3339Nano), trust, word(e.Type), word(e.Subject),
+		word(data.Seq.String()), word(e.ID), escape(compact.String())), nil
 }
 
 // word keeps a field of the line in one piece: "-" for none, and no white space in it.

@@ -22,19 +22,20 @@ var mayImport = map[string][]string{
 		"api", "internal/event", "internal/gearman", "internal/gearman/wire", "internal/handler", "internal/httpapi", "internal/jobserver",
 		"internal/ledger", "internal/store", "internal/webhook", "internal/workerpool",
 	},
-	"internal/httpapi":      {"api", "internal/event", "internal/gearman", "internal/ledger", "internal/webhook"},
-	"internal/store":        {"internal/event", "internal/gearman", "internal/ledger", "internal/store/query", "internal/webhook"},
-	"internal/store/query":  {},
-	"internal/ledger":       {"internal/event", "internal/gearman"},
-	"internal/handler":      {"internal/workerpool"},
-	"internal/workerpool":   {"internal/event", "internal/gearman"},
-	"internal/webhook":      {"internal/event"},
-	"internal/jobserver":    {"internal/gearman/wire"},
-	"internal/gearman":      {"internal/gearman/wire"},
-	"internal/gearman/wire": {},
-	"internal/event":        {},
-	"api":                   {},
-	"internal/gearmandtest": {}, // in no list: it supports tests, and only they import it
+	"internal/httpapi":        {"api", "internal/event", "internal/gearman", "internal/ledger", "internal/webhook"},
+	"internal/store":          {"internal/event", "internal/gearman", "internal/ledger", "internal/store/query", "internal/webhook"},
+	"internal/store/query":    {},
+	"internal/handler/launch": {},
+	"internal/ledger":         {"internal/event", "internal/gearman"},
+	"internal/handler":        {"internal/handler/launch", "internal/workerpool"},
+	"internal/workerpool":     {"internal/event", "internal/gearman"},
+	"internal/webhook":        {"internal/event"},
+	"internal/jobserver":      {"internal/gearman/wire"},
+	"internal/gearman":        {"internal/gearman/wire"},
+	"internal/gearman/wire":   {},
+	"internal/event":          {},
+	"api":                     {},
+	"internal/gearmandtest":   {}, // in no list: it supports tests, and only they import it
 }
 
 func TestImportsGoOneWay(t *testing.T) {

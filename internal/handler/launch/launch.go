@@ -5,8 +5,8 @@
 // process id, environment and descriptors. So there is no moment at which the program runs without its limits, as there
 // would be with prlimit(2) after the start, and no shell and no second binary that would have to be installed. It works in
 // every binary that this package is linked into, tests and programs that import the gateway included, because it happens
-// before their main. The package imports little, so that hardly anything else has been initialised by then: about a
-// millisecond is added to a start.
+// before their main. The package imports little, so that hardly anything else has been initialised by then: two or three
+// milliseconds are added to a start.
 package launch
 
 import (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -120,8 +121,11 @@ func TestLimits(t *testing.T) {
 	watchForLeaks(t)
 	t.Run("none", func(t *testing.T) {
 		j, _ := newJob("")
-		if got, err := newExec(t, shell("ulimit -Hc; ulimit -c")).Run(t.Context(), j); string(got) != "0\n0\n" || err != nil {
-			t.Errorf("core: %q, %v", got, err)
+		ctx, cancel := context.WithTimeout(t.Context(), deadline)
+		defer cancel()
+		// Core files are forbidden right after the start.
+		if _, err := newExec(t, shell("until [ $(ulimit -Hc) = 0 ]; do :; done")).Run(ctx, j); err != nil {
+			t.Errorf("core files: %v", err)
 		}
 	})
 	t.Run("as the command sees them", func(t *testing.T) {
@@ -213,6 +217,30 @@ func TestAnotherUser(t *testing.T) {
 		if got, err := newExec(t, o).Run(t.Context(), j); string(got) != "12345\n23456\n23456\nx\n" || err != nil {
 			t.Errorf("%+v: %q, %v", limits, got, err)
 		}
+	}
+}
+
+// As process 1 of a container the gateway is the parent of all orphans.
+func TestProcess1ReapsWhatACommandLeavesBehind(t *testing.T) {
+	const inside = "GATEWAY_TEST_PROCESS_1"
+	if os.Getenv(inside) == "" {
+		if os.Getuid() != 0 {
+			t.Skip("only root may make a PID namespace")
+		}
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	j, _ := newJob("")
+	if got, err := newExec(t, shell("(sleep 1000 & sleep 1000) & sleep 1000 & echo $PPID")).Run(t.Context(), j); string(got) != "1\n" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if id, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); err != syscall.ECHILD {
+		t.Errorf("process %d is left, %v", id, err)
 	}
 }
 

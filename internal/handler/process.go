@@ -215,6 +215,7 @@ func (p *process) finish(ctx context.Context, drained <-chan struct{}) (stopped 
 		go func() { <-p.exited; p.reap() }() // ends when the kernel lets go of the process
 	} else {
 		p.reap()
+		reapOrphans(p.cmd.Process.Pid)
 	}
 	awaitAny(settleTime, drained)
 	p.release()

@@ -29,7 +29,7 @@ func probeCgroup(l Limits) error {
 	for controller, wanted := range map[string]bool{"memory": l.Memory > 0, "pids": l.Processes > 0, "cpu": l.CPUs > 0} {
 		if wanted {
 			// What is enabled already may be read-only; what is missing shows when the group is made.
-			_ = os.WriteFile(filepath.Join(l.Cgroup, "cgroup.subtree_control"), []byte("+"+controller), 0)
+			_ = os.WriteFile(filepath.Join(l.Cgroup, "cgroup.subtree_control"), []byte("+"+controller), 0o600)
 		}
 	}
 	g, err := newCgroup(l)
@@ -72,7 +72,7 @@ func (g *cgroup) limit(l Limits) error {
 		if !f.set {
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(g.path, f.name), []byte(f.value), 0); err != nil && f.must {
+		if err := os.WriteFile(filepath.Join(g.path, f.name), []byte(f.value), 0o600); err != nil && f.must {
 			return err
 		}
 	}
@@ -84,7 +84,7 @@ func (g *cgroup) join(a *syscall.SysProcAttr) { a.UseCgroupFD, a.CgroupFD = true
 
 // kill ends every process of the group, whatever process group or session it is in. It needs Linux 5.14; before, only the process
 // group is ended.
-func (g *cgroup) kill() { _ = os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0) }
+func (g *cgroup) kill() { _ = os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0o600) }
 
 // oomKilled says whether the group ran out of memory.
 func (g *cgroup) oomKilled() bool {

@@ -15,7 +15,8 @@ import (
 // They need Linux.
 //
 // Memory, CPU and Files are rlimits: each process has them for itself, and a child of it again. They are set by this very
-// binary, which starts first and then becomes the command (package launch), so that the command never runs without them.
+// binary, which starts first and then becomes the command (package launch), so that the command never runs without them; with a
+// User, who must be allowed to execute the binary.
 //
 // With Cgroup, every process of the handler and all that it starts are in a control group of its own, where Memory counts for all of
 // them together and is enforced by the kernel's out-of-memory killer, which ends all of them; Processes and CPUs are possible only

@@ -4,13 +4,14 @@ package workerpool
 import (
 	"context"
 	"errors"
+	"time"
 
 	"gearman-gateway/internal/event"
-	"gearman-gateway/internal/gearman"
 )
 
 // A Handler runs jobs of one function. Run is called from many goroutines at once. It returns when ctx ends, whose cause then says
-// why. The result goes to whoever waits for the job; an error's text too, as an exception, unless it is ErrFailed.
+// why. The result goes to whoever waits for the job; an error's text too, as an exception, unless it is ErrFailed. An error may
+// be a RetryError or a NeverRetryError, and may have a method Kind() string that names its kind in the job's record.
 type Handler interface {
 	Run(ctx context.Context, j *Job) ([]byte, error)
 }
@@ -34,6 +35,37 @@ var (
 	ErrDeadline  = errors.New("the job's deadline has passed")
 )
 
+// RetryError is a failure that may well be over when the job runs again: the handler asks for that.
+type RetryError struct {
+	After time.Duration // how long the handler wants to be left alone; 0: as the job's retry policy has it
+	Err   error         // what failed; may be nil
+}
+
+func (e *RetryError) Error() string {
+	if e.Err == nil {
+		return "the handler asks for a retry"
+	}
+	return e.Err.Error()
+}
+
+// Unwrap returns what failed.
+func (e *RetryError) Unwrap() error { return e.Err }
+
+// NeverRetryError is a failure that will be the same however often the job runs.
+type NeverRetryError struct {
+	Err error // what failed; may be nil
+}
+
+func (e *NeverRetryError) Error() string {
+	if e.Err == nil {
+		return "the handler asks for no retry"
+	}
+	return e.Err.Error()
+}
+
+// Unwrap returns what failed.
+func (e *NeverRetryError) Unwrap() error { return e.Err }
+
 // Job is one run of a function. Its methods are safe for concurrent use until Run returns; they fail when the connection to the
 // job server is lost, which a handler may ignore: the result is kept all the same where the gateway knows the job.
 type Job struct {
@@ -42,20 +74,40 @@ type Job struct {
 	Unique   string // "" if there is none
 	Workload []byte
 
-	a       *gearman.Assignment
+	// What the gateway knows of a job that it submitted itself; zero for other clients' jobs.
+	ID          string
+	Attempt     int       // 1 for the first run
+	Deadline    time.Time // when the run is to be over; zero: whenever
+	Traceparent string    // of the request that submitted the job, as W3C Trace Context has it
+
+	out     Output
 	observe func(t event.Type, d event.Data)
+}
+
+// Output takes what a handler sends while its job runs, as a gearman.Assignment does.
+type Output interface {
+	Data(b []byte) error
+	Warning(b []byte) error
+	Status(numerator, denominator uint64) error
+}
+
+// NewJob returns a copy of j that sends what its handler sends to out, and tells nobody else: a handler can so be run without
+// a pool and a job server, as tests of handlers do.
+func NewJob(j Job, out Output) *Job {
+	j.out, j.observe = out, func(event.Type, event.Data) {}
+	return &j
 }
 
 // Data sends a part of the result ahead; what Run returns is the rest. The bytes must not be changed afterwards.
 func (j *Job) Data(b []byte) error {
 	j.observe(event.JobData, event.Data{Chunk: b})
-	return j.a.Data(b)
+	return j.out.Data(b)
 }
 
 // Warning sends a message that is not part of the result. The bytes must not be changed afterwards.
 func (j *Job) Warning(b []byte) error {
 	j.observe(event.JobWarning, event.Data{Chunk: b})
-	return j.a.Warning(b)
+	return j.out.Warning(b)
 }
 
 // Progress tells how far the job is.
@@ -63,5 +115,5 @@ func (j *Job) Progress(numerator, denominator uint64) error {
 	j.observe(event.JobProgress, event.Data{
 		Progress: &event.Progress{Numerator: float64(numerator), Denominator: float64(denominator)},
 	})
-	return j.a.Status(numerator, denominator)
+	return j.out.Status(numerator, denominator)
 }

@@ -30,7 +30,7 @@ func (p *Pool) run(a *gearman.Assignment) {
 	ctx, end := p.context(a)
 	defer end()
 	result, err = p.execute(ctx, &Job{
-		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload, a: a, observe: observe,
+		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload, out: a, observe: observe,
 	})
 }
 
@@ -112,6 +112,12 @@ type panicError struct{ value any }
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
+// A kinder is an error that knows its kind, as the job's record has it: "exit" for how a handler's process ended.
+type kinder interface {
+	error
+	Kind() string
+}
+
 // describe says for the record what went wrong.
 func describe(err error) *event.Error {
 	kind := "exception"
@@ -124,6 +130,11 @@ func describe(err error) *event.Error {
 		kind = "cancelled"
 	case errors.Is(err, ErrDeadline), errors.Is(err, context.DeadlineExceeded):
 		kind = "timeout"
+	default:
+		// Last, because a process that was killed at its timeout has died by a signal too.
+		if named, ok := errors.AsType[kinder](err); ok {
+			kind = named.Kind()
+		}
 	}
 	return &event.Error{Kind: kind, Message: strings.ToValidUTF8(err.Error(), "\uFFFD")}
 }

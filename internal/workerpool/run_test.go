@@ -18,6 +18,11 @@ import (
 	"gearman-gateway/internal/workerpool"
 )
 
+type exitError struct{}
+
+func (exitError) Error() string { return "exit status 3" }
+func (exitError) Kind() string  { return "exit" }
+
 func TestEachWayThatAHandlerEndsReachesTheClient(t *testing.T) {
 	rec := newRecorder()
 	s := startServer(t, "127.0.0.1:0")
@@ -32,6 +37,16 @@ func TestEachWayThatAHandlerEndsReachesTheClient(t *testing.T) {
 				return []byte("not sent"), errors.New("no such image")
 			case "timeout":
 				return nil, fmt.Errorf("asking the other side: %w", context.DeadlineExceeded)
+			case "retry":
+				return nil, &workerpool.RetryError{After: time.Second, Err: errors.New("busy")}
+			case "retry for no reason":
+				return nil, &workerpool.RetryError{}
+			case "never":
+				return nil, fmt.Errorf("bad: %w", &workerpool.NeverRetryError{})
+			case "exit":
+				return nil, &workerpool.NeverRetryError{Err: exitError{}}
+			case "exit at the timeout":
+				return nil, errors.Join(context.DeadlineExceeded, exitError{})
 			case "panic":
 				panic(errors.New("index out of range"))
 			case "goexit":
@@ -58,6 +73,20 @@ func TestEachWayThatAHandlerEndsReachesTheClient(t *testing.T) {
 		{
 			"f", "timeout", gearman.Exception, "asking the other side: context deadline exceeded",
 			&event.Error{Kind: "timeout", Message: "asking the other side: context deadline exceeded"},
+		},
+		{"f", "retry", gearman.Exception, "busy", &event.Error{Kind: "exception", Message: "busy"}},
+		{
+			"f", "retry for no reason", gearman.Exception, "the handler asks for a retry",
+			&event.Error{Kind: "exception", Message: "the handler asks for a retry"},
+		},
+		{
+			"f", "never", gearman.Exception, "bad: the handler asks for no retry",
+			&event.Error{Kind: "exception", Message: "bad: the handler asks for no retry"},
+		},
+		{"f", "exit", gearman.Exception, "exit status 3", &event.Error{Kind: "exit", Message: "exit status 3"}},
+		{
+			"f", "exit at the timeout", gearman.Exception, "context deadline exceeded\nexit status 3",
+			&event.Error{Kind: "timeout", Message: "context deadline exceeded\nexit status 3"},
 		},
 		{
 			"f", "panic", gearman.Exception, "panic: index out of range",

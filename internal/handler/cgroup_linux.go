@@ -1,0 +1,131 @@
+package handler
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// cpuPeriod is the time, in microseconds, over which the CPUs of a group are counted: the kernel's default.
+const cpuPeriod = 100_000
+
+// A cgroup is the control group of one process and its descendants.
+type cgroup struct {
+	path string
+	dir  *os.File // for clone3, which starts the process inside
+}
+
+// probeCgroup says why no group can be made with the limits.
+func probeCgroup(l Limits) error {
+	if _, err := os.Stat(filepath.Join(l.Cgroup, "cgroup.procs")); err != nil {
+		return fmt.Errorf("not a cgroup v2 directory: %w", err)
+	}
+	for controller, wanted := range map[string]bool{"memory": l.Memory > 0, "pids": l.Processes > 0, "cpu": l.CPUs > 0} {
+		if wanted {
+			// What is enabled already may be read-only; what is missing shows when the group is made.
+			_ = os.WriteFile(filepath.Join(l.Cgroup, "cgroup.subtree_control"), []byte("+"+controller), 0o600)
+		}
+	}
+	g, err := newCgroup(l)
+	if err != nil {
+		return err
+	}
+	return g.remove()
+}
+
+// newCgroup makes a group with the limits.
+func newCgroup(l Limits) (_ *cgroup, err error) {
+	path, err := os.MkdirTemp(l.Cgroup, "job-")
+	if err != nil {
+		return nil, err
+	}
+	g := &cgroup{path: path}
+	defer func() {
+		if err != nil {
+			_ = g.remove()
+		}
+	}()
+	if err := g.limit(l); err != nil {
+		return nil, err
+	}
+	g.dir, err = os.Open(path)
+	return g, err
+}
+
+func (g *cgroup) limit(l Limits) error {
+	for _, f := range []struct {
+		name, value string
+		set, must   bool
+	}{
+		{"memory.max", strconv.FormatInt(l.Memory, 10), l.Memory > 0, true},
+		{"memory.swap.max", "0", l.Memory > 0, false}, // not there on a kernel without swap accounting
+		{"memory.oom.group", "1", l.Memory > 0, true},
+		{"pids.max", strconv.Itoa(l.Processes), l.Processes > 0, true},
+		{"cpu.max", fmt.Sprintf("%d %d", max(1000, int64(math.Ceil(l.CPUs*cpuPeriod))), cpuPeriod), l.CPUs > 0, true},
+	} {
+		if !f.set {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(g.path, f.name), []byte(f.value), 0o600); err != nil && f.must {
+			return err
+		}
+	}
+	return nil
+}
+
+// join makes a process start inside the group.
+func (g *cgroup) join(a *syscall.SysProcAttr) { a.UseCgroupFD, a.CgroupFD = true, int(g.dir.Fd()) }
+
+// kill ends every process of the group, whatever process group or session it is in. It needs Linux 5.14; before, only the process
+// group is ended.
+func (g *cgroup) kill() { _ = os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0o600) }
+
+// oomKilled says whether the group ran out of memory.
+func (g *cgroup) oomKilled() bool {
+	events, _ := os.ReadFile(filepath.Join(g.path, "memory.events"))
+	return counter(events, "oom_kill") > 0
+}
+
+// remove removes the group, for which its processes must be gone: those that were killed need a moment.
+func (g *cgroup) remove() error {
+	if g.dir != nil {
+		_ = g.dir.Close()
+	}
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	late := time.After(time.Second)
+	for {
+		err := syscall.Rmdir(g.path)
+		if err != syscall.EBUSY {
+			return os.NewSyscallError("rmdir", err)
+		}
+		select {
+		case <-poll.C:
+		case <-late:
+			return &os.PathError{Op: "rmdir", Path: g.path, Err: err}
+		}
+	}
+}
+
+// oomKills returns how many processes of this machine the kernel has killed for want of memory; 0 where it does not tell.
+func oomKills() uint64 {
+	stat, _ := os.ReadFile("/proc/vmstat")
+	return counter(stat, "oom_kill")
+}
+
+// counter returns the number after a name in lines of names and numbers.
+func counter(lines []byte, name string) uint64 {
+	for line := range bytes.Lines(lines) {
+		if value, ok := strings.CutPrefix(string(line), name+" "); ok {
+			n, _ := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
+			return n
+		}
+	}
+	return 0
+}

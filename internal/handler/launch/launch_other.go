@@ -1,0 +1,6 @@
+//go:build !linux
+
+package launch
+
+// Supported says whether programs can be limited here.
+const Supported = false

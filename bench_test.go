@@ -1,4 +1,4 @@
-package gateway
+package gateway_test
 
 import (
 	"net"
@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	gateway "gearman-gateway"
 )
 
 // BenchmarkSubmitWithAHangingSink compares, in interleaved rounds of one run, how long POST /jobs takes on a gateway without a sink and on
@@ -18,8 +20,12 @@ func BenchmarkSubmitWithAHangingSink(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer hanging.Close()
-	without := benchGateway(b, nil)
-	with := benchGateway(b, []Sink{{URL: URL("http://" + hanging.Addr().String() + "/")}})
+	durable := func(c *gateway.Config) { c.Data = b.TempDir() }
+	without := start(b, durable)
+	with := start(b, func(c *gateway.Config) {
+		durable(c)
+		c.Sinks = []gateway.Sink{{URL: gateway.URL("http://" + hanging.Addr().String() + "/")}}
+	})
 	var took [2][]time.Duration
 	const rounds, callers, each = 10, 16, 50
 	for b.Loop() {
@@ -37,24 +43,6 @@ func BenchmarkSubmitWithAHangingSink(b *testing.B) {
 	b.ReportMetric(a, "p99-without-ms")
 	b.ReportMetric(z, "p99-hanging-ms")
 	b.ReportMetric(z/a, "ratio")
-}
-
-func benchGateway(b *testing.B, sinks []Sink) (url string) {
-	c := DefaultConfig()
-	c.Listen, c.Jobserver.Listen, c.Data, c.Sinks = "127.0.0.1:0", "127.0.0.1:0", b.TempDir(), sinks
-	g, err := New(c)
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := g.Start(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := g.Stop(b.Context()); err != nil {
-			b.Log(err)
-		}
-	})
-	return "http://" + g.Addr()
 }
 
 // submitRound submits background jobs, and returns how long each took.

@@ -89,7 +89,9 @@ func TestABadValueNamesItsKeyAndItsSource(t *testing.T) {
 
 func TestNoErrorOrPrintShowsASecret(t *testing.T) {
 	const canary = "c4n4ry"
-	file := writeFile(t, "sinks: [{url: 'http://u:"+canary+"@localhost/?k="+canary+"', secret: whsec_YzRuNHJ5YzRuNHJ5YzRuNHJ5YzRuNHJ5}]\n")
+	file := writeFile(t, "sinks: [{url: 'http://u:"+canary+"@localhost/?k="+canary+"', secret: whsec_YzRuNHJ5YzRuNHJ5YzRuNHJ5YzRuNHJ5, "+
+		"secrets: [whsec_YzRuNHJ5YzRuNHJ5YzRuNHJ5YzRuNHJ5], headers: {X-Key: "+canary+"}}]\n"+
+		"callbacks: {hosts: [localhost], secret: whsec_YzRuNHJ5YzRuNHJ5YzRuNHJ5YzRuNHJ5}\n")
 	bad := writeFile(t, "sinks: [{url: 'http://localhost/', secret: "+canary+"}]\n")
 	for name, test := range map[string]struct{ env, args []string }{
 		"config":             {nil, []string{"config", "--config", file}},

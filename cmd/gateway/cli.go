@@ -32,28 +32,29 @@ type cli struct {
 type settings struct {
 	Config string `help:"YAML file with settings, which flags and the environment go before." env:"GATEWAY_CONFIG" placeholder:"FILE"`
 
-	Listen               *gateway.Address  `help:"Where to serve HTTP (127.0.0.1:8080)." env:"GATEWAY_LISTEN" placeholder:"HOST:PORT"`
-	AllowUnauthenticated *bool             `help:"Permit --listen beyond loopback, without access control." env:"GATEWAY_ALLOW_UNAUTHENTICATED"`
-	Hosts                []string          `help:"Names by which browsers may call, besides localhost and IP addresses." env:"GATEWAY_HOSTS" placeholder:"NAME"`
-	Gearman              []gateway.Address `help:"Gearman job servers; none: an embedded one." env:"GATEWAY_GEARMAN" placeholder:"HOST:PORT"`
-	GearmanTLS           *bool             `name:"gearman-tls" help:"Speak TLS to the job servers." env:"GATEWAY_GEARMAN_TLS"`
-	GearmanTLSCA         *string           `name:"gearman-tls-ca" help:"Trusted certificates (PEM); the system's if not given." env:"GATEWAY_GEARMAN_TLS_CA" placeholder:"FILE"`
-	GearmanTLSCert       *string           `name:"gearman-tls-cert" help:"Client certificate (PEM)." env:"GATEWAY_GEARMAN_TLS_CERT" placeholder:"FILE"`
-	GearmanTLSKey        *string           `name:"gearman-tls-key" help:"Key of the client certificate (PEM)." env:"GATEWAY_GEARMAN_TLS_KEY" placeholder:"FILE"`
-	GearmanTLSServerName *string           `name:"gearman-tls-server-name" help:"Name in the job servers' certificates." env:"GATEWAY_GEARMAN_TLS_SERVER_NAME" placeholder:"NAME"`
-	JobserverListen      *gateway.Address  `help:"Where the embedded job server listens (127.0.0.1:4730)." env:"GATEWAY_JOBSERVER_LISTEN" placeholder:"HOST:PORT"`
-	Data                 *string           `help:"Directory of the durable records; without one they are in memory only." env:"GATEWAY_DATA" placeholder:"DIR"`
-	SyncTimeout          *gateway.Duration `help:"Default wait of a sync job (30s)." env:"GATEWAY_SYNC_TIMEOUT" placeholder:"DURATION"`
-	MaxWait              *gateway.Duration `help:"Longest wait that a caller may ask for (5m)." env:"GATEWAY_MAX_WAIT" placeholder:"DURATION"`
-	MaxWorkload          *gateway.Size     `help:"Largest workload (64MiB)." env:"GATEWAY_MAX_WORKLOAD" placeholder:"SIZE"`
-	ResultTTL            *gateway.Duration `name:"result-ttl" help:"How long results are kept (24h)." env:"GATEWAY_RESULT_TTL" placeholder:"DURATION"`
-	Retention            *gateway.Duration `help:"How long --data keeps the record of a job that has ended (168h)." env:"GATEWAY_RETENTION" placeholder:"DURATION"`
-	Drain                *gateway.Duration `help:"How long work under way may take at the end (20s)." env:"GATEWAY_DRAIN" placeholder:"DURATION"`
-	SinkURL              *string           `name:"sink-url" help:"Webhook sink, in place of the file's." env:"GATEWAY_SINK_URL" placeholder:"URL"`
-	SinkSecret           *string           `help:"Secret of --sink-url." env:"GATEWAY_SINK_SECRET" placeholder:"whsec_…"`
-	Concurrency          *int              `help:"Jobs that the worker pool runs at a time (8)." env:"GATEWAY_CONCURRENCY" placeholder:"N"`
-	Builtin              *bool             `negatable:"" help:"Register the built-in functions (default: only with the embedded job server)." env:"GATEWAY_BUILTIN"`
-	LogLevel             *zerolog.Level    `help:"trace, debug, info, warn, error or disabled (info)." env:"GATEWAY_LOG_LEVEL" placeholder:"LEVEL"`
+	Listen               *gateway.Address   `help:"Where to serve HTTP (127.0.0.1:8080)." env:"GATEWAY_LISTEN" placeholder:"HOST:PORT"`
+	AllowUnauthenticated *bool              `help:"Permit --listen beyond loopback, without access control." env:"GATEWAY_ALLOW_UNAUTHENTICATED"`
+	Hosts                []string           `help:"Names by which browsers may call, besides localhost and IP addresses." env:"GATEWAY_HOSTS" placeholder:"NAME"`
+	Gearman              []gateway.Address  `help:"Gearman job servers; none: an embedded one." env:"GATEWAY_GEARMAN" placeholder:"HOST:PORT"`
+	GearmanTLS           *bool              `name:"gearman-tls" help:"Speak TLS to the job servers." env:"GATEWAY_GEARMAN_TLS"`
+	GearmanTLSCA         *string            `name:"gearman-tls-ca" help:"Trusted certificates (PEM); the system's if not given." env:"GATEWAY_GEARMAN_TLS_CA" placeholder:"FILE"`
+	GearmanTLSCert       *string            `name:"gearman-tls-cert" help:"Client certificate (PEM)." env:"GATEWAY_GEARMAN_TLS_CERT" placeholder:"FILE"`
+	GearmanTLSKey        *string            `name:"gearman-tls-key" help:"Key of the client certificate (PEM)." env:"GATEWAY_GEARMAN_TLS_KEY" placeholder:"FILE"`
+	GearmanTLSServerName *string            `name:"gearman-tls-server-name" help:"Name in the job servers' certificates." env:"GATEWAY_GEARMAN_TLS_SERVER_NAME" placeholder:"NAME"`
+	JobserverListen      *gateway.Address   `help:"Where the embedded job server listens (127.0.0.1:4730)." env:"GATEWAY_JOBSERVER_LISTEN" placeholder:"HOST:PORT"`
+	Data                 *string            `help:"Directory of the durable records; without one they are in memory only." env:"GATEWAY_DATA" placeholder:"DIR"`
+	SyncTimeout          *gateway.Duration  `help:"Default wait of a sync job (30s)." env:"GATEWAY_SYNC_TIMEOUT" placeholder:"DURATION"`
+	MaxWait              *gateway.Duration  `help:"Longest wait that a caller may ask for (5m)." env:"GATEWAY_MAX_WAIT" placeholder:"DURATION"`
+	MaxWorkload          *gateway.Size      `help:"Largest workload (64MiB)." env:"GATEWAY_MAX_WORKLOAD" placeholder:"SIZE"`
+	ResultTTL            *gateway.Duration  `name:"result-ttl" help:"How long results are kept (24h)." env:"GATEWAY_RESULT_TTL" placeholder:"DURATION"`
+	Retention            *gateway.Duration  `help:"How long --data keeps the record of a job that has ended (168h)." env:"GATEWAY_RETENTION" placeholder:"DURATION"`
+	Drain                *gateway.Duration  `help:"How long work under way may take at the end (20s)." env:"GATEWAY_DRAIN" placeholder:"DURATION"`
+	SinkURL              *string            `name:"sink-url" help:"Webhook sink, in place of the file's." env:"GATEWAY_SINK_URL" placeholder:"URL"`
+	SinkSecret           *string            `help:"Secret of --sink-url." env:"GATEWAY_SINK_SECRET" placeholder:"whsec_…"`
+	WebhookSchedule      []gateway.Duration `help:"Delay before each attempt of a delivery, 0s first (0s,5s,5m,30m,2h,5h,10h,14h,20h,24h)." env:"GATEWAY_WEBHOOK_SCHEDULE" placeholder:"DURATION"`
+	Concurrency          *int               `help:"Jobs that the worker pool runs at a time (8)." env:"GATEWAY_CONCURRENCY" placeholder:"N"`
+	Builtin              *bool              `negatable:"" help:"Register the built-in functions (default: only with the embedded job server)." env:"GATEWAY_BUILTIN"`
+	LogLevel             *zerolog.Level     `help:"trace, debug, info, warn, error or disabled (info)." env:"GATEWAY_LOG_LEVEL" placeholder:"LEVEL"`
 }
 
 // usageError is a mistake in how the program was called or configured.
@@ -109,6 +110,9 @@ func (c *settings) config() (gateway.Config, error) {
 	set(&g.LogLevel, c.LogLevel)
 	if len(c.Hosts) > 0 {
 		g.Hosts = c.Hosts
+	}
+	if len(c.WebhookSchedule) > 0 {
+		g.Webhooks.Schedule = c.WebhookSchedule
 	}
 	if v, set := os.LookupEnv("GATEWAY_GEARMAN"); set && v == "" && len(c.Gearman) == 0 {
 		return g, usageError{errors.New("GATEWAY_GEARMAN: is empty; unset it if the embedded job server is meant")}

@@ -7,20 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
-	"net/url"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
 	"go.yaml.in/yaml/v4"
-
-	"gearman-gateway/internal/event"
-	"gearman-gateway/internal/webhook"
 )
 
 // Config is everything that can be set. Start from DefaultConfig.
@@ -64,60 +56,6 @@ type GearmanTLS struct {
 // Jobserver is the embedded job server, which runs when no other is given.
 type Jobserver struct {
 	Listen Address `yaml:"listen"`
-}
-
-// Sink is a receiver of webhooks.
-type Sink struct {
-	Name        string            `yaml:"name"`                   // under which its deliveries are kept; "": the host of the URL
-	URL         URL               `yaml:"url"`                    //
-	Secret      Secret            `yaml:"secret"`                 // whsec_ and base64; none: deliveries are not signed
-	Secrets     []Secret          `yaml:"secrets,omitempty"`      // more of them, each of which signs too: while one is changed for another
-	Events      event.Patterns    `yaml:"events"`                 // types, or prefixes such as job.*; none: all but those that come without bound
-	Functions   []string          `yaml:"functions,omitempty"`    // only events of these, names or prefixes such as img-*; none: all
-	Timeout     Duration          `yaml:"timeout,omitempty"`      // of one attempt; 0: that of Webhooks
-	Concurrency int               `yaml:"concurrency,omitempty"`  // deliveries at a time; 0: 8
-	Headers     map[string]Masked `yaml:"headers,omitempty"`      // sent along
-	ContentType string            `yaml:"content_type,omitempty"` // application/cloudevents+json if not given, or application/json
-	Rate        float64           `yaml:"rate,omitempty"`         // most deliveries a second; 0: no limit
-}
-
-func (s Sink) headers() map[string]string {
-	headers := make(map[string]string, len(s.Headers))
-	for name, value := range s.Headers {
-		headers[name] = string(value)
-	}
-	return headers
-}
-
-func (s Sink) name() string {
-	if s.Name != "" {
-		return s.Name
-	}
-	u, err := url.Parse(string(s.URL))
-	if err != nil {
-		return ""
-	}
-	return u.Host
-}
-
-// Webhooks is the policy for all sinks.
-type Webhooks struct {
-	Schedule     []Duration `yaml:"schedule"`      // the delay before each attempt, the first of which is 0
-	Timeout      Duration   `yaml:"timeout"`       // of one attempt
-	DisableAfter Duration   `yaml:"disable_after"` // a sink that has failed for so long is disabled
-	// MaxBacklog bounds the events that are kept: what all sinks have goes first; beyond that, tracked and scheduled jobs are refused, and
-	// the events of others are dropped. Without Data it is 64MiB at most.
-	MaxBacklog Size `yaml:"max_backlog"`
-}
-
-// Callbacks says where jobs may have their own events sent. Without Hosts, nowhere.
-type Callbacks struct {
-	Hosts       []string       `yaml:"hosts"`                 // hooks.example.com, *.example.com, with :port or :* if it is not the usual one
-	Allow       []netip.Prefix `yaml:"allow"`                 // addresses that are permitted though they are not public
-	Secret      Secret         `yaml:"secret"`                // whsec_ and base64; none: callbacks are not signed
-	Secrets     []Secret       `yaml:"secrets,omitempty"`     // more of them, each of which signs too
-	Timeout     Duration       `yaml:"timeout,omitempty"`     // of one attempt; 0: that of Webhooks
-	Concurrency int            `yaml:"concurrency,omitempty"` // deliveries at a time; 0: 16
 }
 
 // Workers is the embedded worker pool.
@@ -215,39 +153,6 @@ func (c *Config) Check() error {
 	return errors.Join(errs...)
 }
 
-// checkWebhooks looks at what is told of sinks and callbacks.
-func (c *Config) checkWebhooks(wrong func(key, format string, args ...any)) {
-	if s := c.Webhooks.Schedule; len(s) == 0 || s[0] != 0 || slices.Min(s) < 0 {
-		wrong("webhooks.schedule", "must begin with 0s, and no delay may be less")
-	}
-	if c.Webhooks.MaxBacklog <= 0 {
-		wrong("webhooks.max_backlog", "%v is not more than zero", c.Webhooks.MaxBacklog)
-	}
-	for i, s := range c.Sinks {
-		key := fmt.Sprintf("sinks[%d]", i)
-		if s.URL == "" {
-			wrong(key+".url", "is missing")
-			continue
-		}
-		if slices.ContainsFunc(c.Sinks[:i], func(other Sink) bool { return other.name() == s.name() }) {
-			wrong(key+".name", "%q is the name of another sink; without a name it is the host of the URL", s.name())
-		}
-	}
-	o := c.webhookOptions()
-	for i := range o.Sinks {
-		if err := o.Sinks[i].Check(); err != nil && o.Sinks[i].URL != "" {
-			wrong(fmt.Sprintf("sinks[%d]", i), "%v", err)
-		}
-	}
-	if o.Callbacks != nil {
-		if err := o.Callbacks.Check(); err != nil {
-			wrong("callbacks", "%v", err)
-		}
-	} else if cb := c.Callbacks; len(cb.Allow) > 0 || cb.Secret.String() != "" || len(cb.Secrets) > 0 {
-		wrong("callbacks.hosts", "is missing: without any, no callback is allowed")
-	}
-}
-
 // config returns nil when TLS is not asked for.
 func (t GearmanTLS) config() (*tls.Config, error) {
 	if t == (GearmanTLS{}) {
@@ -273,134 +178,3 @@ func (t GearmanTLS) config() (*tls.Config, error) {
 	}
 	return c, nil
 }
-
-// Address is a host:port.
-type Address string
-
-// UnmarshalText checks that there is a host and a port.
-func (a *Address) UnmarshalText(b []byte) error {
-	_, port, err := net.SplitHostPort(string(b))
-	if err != nil {
-		return fmt.Errorf("%q is not host:port", b)
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Errorf("%q has no port from 0 to 65535", b)
-	}
-	*a = Address(b)
-	return nil
-}
-
-// loopback reports whether only this machine can reach the address.
-func (a Address) loopback() bool {
-	host, _, _ := net.SplitHostPort(string(a))
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
-}
-
-// Duration is a time.Duration that is written as Go does: 1h30m, 300ms.
-type Duration time.Duration
-
-// UnmarshalText reads what String writes. "0" is zero.
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	if err != nil {
-		return fmt.Errorf("%q is not a duration such as 1h30m or 300ms", b)
-	}
-	*d = Duration(v)
-	return nil
-}
-
-// MarshalText writes what UnmarshalText reads.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-func (d Duration) String() string { return time.Duration(d).String() }
-
-// Size is a number of bytes, written with one of the units B, KiB, MiB and GiB.
-type Size int64
-
-var units = []struct {
-	name  string
-	bytes Size
-}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
-
-// UnmarshalText reads what String writes; a number alone is bytes.
-func (s *Size) UnmarshalText(b []byte) error {
-	text, unit := string(b), Size(1)
-	for _, u := range units {
-		if rest, found := strings.CutSuffix(text, u.name); found {
-			text, unit = strings.TrimSpace(rest), u.bytes
-			break
-		}
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < 0 || n > int64((1<<62)/unit) {
-		return fmt.Errorf("%q is not a size such as 64MiB", b)
-	}
-	*s = Size(n) * unit
-	return nil
-}
-
-// MarshalText writes what UnmarshalText reads.
-func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-func (s Size) String() string {
-	for _, u := range units {
-		if s != 0 && s%u.bytes == 0 {
-			return fmt.Sprintf("%d%s", s/u.bytes, u.name)
-		}
-	}
-	return "0"
-}
-
-// URL is an http or https URL. Printed, it shows neither user nor query.
-type URL string
-
-// UnmarshalText checks scheme and host. Its error does not repeat the text, which may hold a password.
-func (u *URL) UnmarshalText(b []byte) error {
-	parsed, err := url.Parse(string(b))
-	if err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Host == "" {
-		return errors.New("this is not the URL of an http or https server")
-	}
-	*u = URL(b)
-	return nil
-}
-
-// MarshalText masks what may be secret.
-func (u URL) MarshalText() ([]byte, error) {
-	parsed, err := url.Parse(string(u))
-	if err != nil {
-		return nil, errors.New("not a URL")
-	}
-	if parsed.User != nil {
-		parsed.User = url.User("xxxxx")
-	}
-	if parsed.RawQuery != "" {
-		parsed.RawQuery = "xxxxx"
-	}
-	return []byte(parsed.String()), nil
-}
-
-// Masked is a text that may be secret. Printed, it is masked.
-type Masked string
-
-// MarshalText returns a mask.
-func (m Masked) MarshalText() ([]byte, error) {
-	if m == "" {
-		return nil, nil
-	}
-	return []byte("xxxxx"), nil
-}
-
-// UnmarshalText takes any text.
-func (m *Masked) UnmarshalText(b []byte) error {
-	*m = Masked(b)
-	return nil
-}
-
-func (m Masked) String() string {
-	b, _ := m.MarshalText() // cannot fail
-	return string(b)
-}
-
-// Secret signs deliveries. Printed, it is masked.
-type Secret = webhook.Secret

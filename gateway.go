@@ -3,7 +3,6 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -277,33 +276,4 @@ func (g *Gateway) stopWebhooks(ctx context.Context) {
 	if n := g.events.Undelivered(context.WithoutCancel(ctx)); n > 0 && g.db == nil {
 		g.c.Log.Warn().Int64("events", n).Msg("webhook events were not delivered before the end, and there is no data directory to keep them")
 	}
-}
-
-func (c *Config) webhookOptions() webhook.Options {
-	o := webhook.Options{Log: c.Log, DisableAfter: time.Duration(c.Webhooks.DisableAfter)}
-	for _, d := range c.Webhooks.Schedule {
-		o.Schedule = append(o.Schedule, time.Duration(d))
-	}
-	for _, s := range c.Sinks {
-		o.Sinks = append(o.Sinks, webhook.SinkOptions{
-			Name: s.Name, URL: string(s.URL), Secrets: secrets(s.Secret, s.Secrets), Events: s.Events, Functions: s.Functions,
-			Timeout: time.Duration(cmp.Or(s.Timeout, c.Webhooks.Timeout)), Concurrency: s.Concurrency, Headers: s.headers(),
-			ContentType: s.ContentType, Rate: s.Rate,
-		})
-	}
-	if cb := c.Callbacks; len(cb.Hosts) > 0 {
-		o.Callbacks = &webhook.CallbackOptions{
-			Hosts: cb.Hosts, Allow: cb.Allow, Secrets: secrets(cb.Secret, cb.Secrets), Concurrency: cb.Concurrency,
-			Timeout: time.Duration(cmp.Or(cb.Timeout, c.Webhooks.Timeout)),
-		}
-	}
-	return o
-}
-
-// secrets returns the one and the others, of which any may be missing.
-func secrets(one Secret, more []Secret) []Secret {
-	if one.String() == "" {
-		return more
-	}
-	return append([]Secret{one}, more...)
 }

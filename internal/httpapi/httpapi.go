@@ -201,7 +201,8 @@ type Options struct {
 	Jobs     Jobs
 	Servers  Servers
 	Webhooks Webhooks
-	Log      zerolog.Logger // the zero value logs to nowhere: zerolog's zero Logger has no writer
+	Rules    func(function string) Rules // of workloads; nil: there are none. It must not block
+	Log      zerolog.Logger              // the zero value logs to nowhere: zerolog's zero Logger has no writer
 
 	Hosts []string // names, without port, by which browsers may call besides localhost and IP addresses
 

@@ -57,7 +57,11 @@ func (a *API) call(w *response, r *http.Request) error {
 	}
 	defer release()
 
-	rec, err := a.run(w, r, &s, s.task(workload))
+	t := s.task(workload)
+	if err := a.conforms(t); err != nil {
+		return err
+	}
+	rec, err := a.run(w, r, &s, t)
 	if err != nil {
 		return err
 	}
@@ -128,7 +132,8 @@ func (a *API) task(s *submission, mistakes []fieldError) (ledger.Task, error) {
 	if int64(len(workload)) > a.o.MaxWorkload {
 		return ledger.Task{}, tooLarge(a.o.MaxWorkload)
 	}
-	return s.task(workload), nil
+	t := s.task(workload)
+	return t, a.conforms(t, "workload")
 }
 
 // checkMembers adds what the rules say of s to mistakes; a member that has one already is left alone.

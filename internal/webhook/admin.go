@@ -9,25 +9,25 @@ import (
 
 // Events returns a page of the log; see Outbox.
 func (s *Sender) Events(ctx context.Context, q EventQuery) (EventPage, error) {
-	return s.o.Outbox.Events(ctx, q)
+	return s.now().o.Outbox.Events(ctx, q)
 }
 
 // Grown returns a channel that is closed when there is a new event.
-func (s *Sender) Grown() <-chan struct{} { return s.o.Outbox.Grown() }
+func (s *Sender) Grown() <-chan struct{} { return s.now().o.Outbox.Grown() }
 
 // Deliveries returns deliveries, newest event first; see Outbox.
 func (s *Sender) Deliveries(ctx context.Context, q DeliveryQuery) ([]Delivery, error) {
-	return s.o.Outbox.Deliveries(ctx, q)
+	return s.now().o.Outbox.Deliveries(ctx, q)
 }
 
 // Delivery returns one delivery with its attempts; ErrNoDelivery if there is none.
 func (s *Sender) Delivery(ctx context.Context, sink, eventID string) (Delivery, error) {
-	return s.o.Outbox.Delivery(ctx, sink, eventID)
+	return s.now().o.Outbox.Delivery(ctx, sink, eventID)
 }
 
 // Redeliver makes a delivery that has ended once more, through the whole schedule if need be; ErrNoDelivery or ErrPending.
 func (s *Sender) Redeliver(ctx context.Context, sink, eventID string) error {
-	if err := s.o.Outbox.Requeue(ctx, sink, eventID); err != nil {
+	if err := s.now().o.Outbox.Requeue(ctx, sink, eventID); err != nil {
 		return err
 	}
 	if k := s.sink(sink); k != nil {
@@ -43,7 +43,7 @@ func (s *Sender) Replay(ctx context.Context, sink string, since, until time.Time
 	if k == nil {
 		return 0, ErrNoSink
 	}
-	n, err := s.o.Outbox.Replay(ctx, sink, since, until)
+	n, err := s.now().o.Outbox.Replay(ctx, sink, since, until)
 	if err != nil {
 		return n, err
 	}
@@ -52,8 +52,9 @@ func (s *Sender) Replay(ctx context.Context, sink string, since, until time.Time
 
 // Sinks returns how each sink is, in the order of Options.Sinks, and the callbacks last.
 func (s *Sender) Sinks(ctx context.Context) ([]SinkStatus, error) {
-	all := make([]SinkStatus, len(s.sinks))
-	for i, k := range s.sinks {
+	sinks := s.now().sinks
+	all := make([]SinkStatus, len(sinks))
+	for i, k := range sinks {
 		var err error
 		if all[i], err = k.status(ctx); err != nil {
 			return nil, err
@@ -108,21 +109,22 @@ func (s *Sender) Test(ctx context.Context, name string) (Attempt, error) {
 	}
 	now := time.Now()
 	e := event.New(event.SinkTest, name, uint64(now.UnixMicro()), now, event.Data{Sink: name, Reason: "somebody asked for it"})
-	return k.post.send(ctx, k.to, Letter{EventID: e.ID, Type: e.Type, Body: Encode(s.o.Source, e)}).Attempt, nil
+	return k.post.send(ctx, k.to, Letter{EventID: e.ID, Type: e.Type, Body: Encode(s.now().o.Source, e)}).Attempt, nil
 }
 
 // CheckCallback returns why a job may not have a callback, a *CallbackError, and fills in its Events where it names none.
 func (s *Sender) CheckCallback(c *event.Callback) error {
-	if s.callbacks == nil {
+	callbacks := s.now().callbacks
+	if callbacks == nil {
 		return &CallbackError{"url", "is refused: the gateway's configuration allows no callbacks"}
 	}
-	return s.callbacks.check(c)
+	return callbacks.check(c)
 }
 
 // Undelivered returns how many events the sinks have not had, at most: it counts events that they may not want.
 func (s *Sender) Undelivered(ctx context.Context) (n int64) {
-	for _, k := range s.sinks {
-		if b, err := s.o.Outbox.Backlog(ctx, k.name); err == nil {
+	for _, k := range s.now().sinks {
+		if b, err := s.now().o.Outbox.Backlog(ctx, k.name); err == nil {
 			n += b.Behind + b.Pending
 		}
 	}
@@ -130,12 +132,8 @@ func (s *Sender) Undelivered(ctx context.Context) (n int64) {
 }
 
 func (s *Sender) sink(name string) *sink {
-	for _, k := range s.sinks {
-		if k.name == name {
-			return k
-		}
-	}
-	return nil
+	set := s.now()
+	return set.sink(name)
 }
 
 func (k *sink) status(ctx context.Context) (SinkStatus, error) {

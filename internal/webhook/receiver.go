@@ -28,8 +28,8 @@ const maxReceived = 1 << 20 // bytes of a body
 // minutes with 401, a body over 1 MiB with 413, one that is not an event with 400, another method than POST with 405. It is safe
 // for concurrent use and must not be copied.
 type Receiver struct {
-	Secrets []Secret       // any of them may have signed; none: everything is taken, and its line says unsigned or unverified
-	Out     io.Writer      // one Write a line
+	Secrets []Secret  // any of them may have signed; none: everything is taken, and its line says unsigned or unverified
+	Out     io.Writer // one Write a line
 	Faults  Faults
 	Log     zerolog.Logger // of refusals
 
@@ -113,8 +113,8 @@ func (rc *Receiver) trust(h http.Header, body []byte) (string, error) {
 func format(trust string, body []byte) (string, error) {
 	var e struct {
 		SpecVersion, ID, Type, Subject string
-		Time                       time.Time
-		Data                       json.RawMessage
+		Time                           time.Time
+		Data                           json.RawMessage
 	}
 	if err := json.Unmarshal(body, &e); err != nil {
 		return "", fmt.Errorf("the body is not a CloudEvent in JSON: %w", err)

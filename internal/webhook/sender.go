@@ -85,65 +85,155 @@ func typesOf(patterns event.Patterns) map[event.Type]bool {
 // the one before was delivered or is a dead letter. Each event is delivered at least once, and as long as the Outbox keeps it also
 // when the process dies: then some are delivered again. All methods are safe for concurrent use.
 type Sender struct {
+	reloading sync.Mutex // held while sinks come and go
+	run       context.Context
+	abort     context.CancelCauseFunc
+	running   sync.WaitGroup
+
+	mu      sync.RWMutex // guards what follows
+	set     set
+	stopped bool
+}
+
+// A set is the sinks of one configuration.
+type set struct {
 	o         Options
 	sinks     []*sink // and the callbacks, as the last, where there are any
 	callbacks *callbacks
-
-	stopping sync.Once
-	abort    context.CancelCauseFunc
-	running  sync.WaitGroup
 }
 
 // New checks the options, finds out where each sink stands, and starts a Sender. Its errors show no URL's user, password or query.
 func New(ctx context.Context, o Options) (*Sender, error) {
+	set, err := newSet(o)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sender{}
+	s.run, s.abort = context.WithCancelCause(context.Background())
+	if err := set.register(ctx); err != nil {
+		return nil, err
+	}
+	s.begin(set)
+	return s, nil
+}
+
+func newSet(o Options) (set, error) {
 	o.Source = cmp.Or(o.Source, DefaultSource)
 	o.DisableAfter = cmp.Or(o.DisableAfter, defaultDisableAfter)
 	if o.Schedule == nil {
 		o.Schedule = defaultSchedule
 	}
 	if len(o.Schedule) == 0 || slices.Min(o.Schedule) < 0 || o.Schedule[0] != 0 {
-		return nil, errors.New("webhook schedule begins with 0, and has no delay below that")
+		return set{}, errors.New("webhook schedule begins with 0, and has no delay below that")
 	}
-	s := &Sender{o: o}
-	if err := s.makeSinks(); err != nil {
-		return nil, err
-	}
-	for _, k := range s.sinks {
-		standing, err := o.Outbox.Register(ctx, k.name)
-		if err != nil {
-			return nil, fmt.Errorf("webhook sink %q: %w", k.name, err)
-		}
-		k.takeUp(standing)
-	}
-	run, abort := context.WithCancelCause(context.Background())
-	s.abort = abort
-	for _, k := range s.sinks {
-		s.running.Go(func() { k.run(run) })
-	}
-	return s, nil
-}
-
-func (s *Sender) makeSinks() error {
-	for i, so := range s.o.Sinks {
+	s := set{o: o}
+	for i, so := range o.Sinks {
 		k, err := newSink(&s.o, so)
 		if err != nil {
-			return fmt.Errorf("webhook sink %q: %w", cmp.Or(so.Name, fmt.Sprint(i+1)), err)
+			return set{}, fmt.Errorf("webhook sink %q: %w", cmp.Or(so.Name, fmt.Sprint(i+1)), err)
 		}
-		if k.name == callbacksName || slices.ContainsFunc(s.sinks, func(other *sink) bool { return other.name == k.name }) {
-			return fmt.Errorf("webhook sink %q: the name is taken", k.name)
+		if k.name == callbacksName || s.sink(k.name) != nil {
+			return set{}, fmt.Errorf("webhook sink %q: the name is taken", k.name)
 		}
 		s.sinks = append(s.sinks, k)
 	}
-	if s.o.Callbacks == nil {
-		return nil
+	if o.Callbacks == nil {
+		return s, nil
 	}
-	c, err := newCallbacks(*s.o.Callbacks)
+	c, err := newCallbacks(*o.Callbacks)
 	if err != nil {
-		return fmt.Errorf("callbacks: %w", err)
+		return set{}, fmt.Errorf("callbacks: %w", err)
 	}
 	s.callbacks = c
 	s.sinks = append(s.sinks, newCallbackSink(&s.o, c))
+	return s, nil
+}
+
+// register finds out where each sink stands.
+func (s *set) register(ctx context.Context) error {
+	for _, k := range s.sinks {
+		standing, err := s.o.Outbox.Register(ctx, k.name)
+		if err != nil {
+			return fmt.Errorf("webhook sink %q: %w", k.name, err)
+		}
+		k.standing = standing
+	}
 	return nil
+}
+
+func (s *set) sink(name string) *sink {
+	for _, k := range s.sinks {
+		if k.name == name {
+			return k
+		}
+	}
+	return nil
+}
+
+// begin sets sinks going.
+func (s *Sender) begin(next set) {
+	for _, k := range next.sinks {
+		k.takeUp()
+		ctx, cut := context.WithCancelCause(s.run)
+		k.cut = cut
+		s.running.Go(func() { k.run(ctx) })
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set = next
+}
+
+// now returns the sinks there are.
+func (s *Sender) now() set {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.set
+}
+
+// lastAttempts is how long the attempts under way may take to end when their sink is replaced; then they are cut off, and made again.
+const lastAttempts = time.Second
+
+// Reload puts other sinks, another policy for callbacks and another schedule in the place of those there are; Options.Outbox stays. A sink
+// that keeps its name goes on where it was. After an error nothing has changed.
+func (s *Sender) Reload(ctx context.Context, o Options) error {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	old := s.now()
+	o.Outbox = old.o.Outbox
+	next, err := newSet(o)
+	if err != nil {
+		return err
+	}
+	if err := next.register(ctx); err != nil {
+		return err
+	}
+	if s.isStopped() {
+		return errStopped
+	}
+	for _, k := range old.sinks {
+		close(k.leave)
+	}
+	cut := time.AfterFunc(lastAttempts, func() {
+		for _, k := range old.sinks {
+			k.cut(errStopped)
+		}
+	})
+	defer cut.Stop()
+	for _, k := range old.sinks {
+		<-k.ended
+		k.post.client.CloseIdleConnections()
+		if other := next.sink(k.name); other != nil {
+			other.standing = k.standing // it may have changed since it was registered
+		}
+	}
+	s.begin(next)
+	return nil
+}
+
+func (s *Sender) isStopped() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.stopped
 }
 
 // newTransport returns a transport that keeps a connection for each delivery at a time. Its Proxy is nil: the environment's proxy is
@@ -165,15 +255,22 @@ func newTransport(idle int, control func(network, address string, c syscall.RawC
 // Stop goes on until nothing is due or ctx ends, which cuts off the deliveries under way, and returns when every goroutine has ended.
 // What was not delivered stays in the Outbox.
 func (s *Sender) Stop(ctx context.Context) {
-	s.stopping.Do(func() {
-		for _, k := range s.sinks {
+	defer context.AfterFunc(ctx, func() { s.abort(errStopped) })()
+	s.mu.Lock()
+	first := !s.stopped
+	s.stopped = true
+	s.mu.Unlock()
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	sinks := s.now().sinks
+	for _, k := range sinks {
+		if first {
 			close(k.stop)
 		}
-	})
-	defer context.AfterFunc(ctx, func() { s.abort(errStopped) })()
+	}
 	s.running.Wait()
 	s.abort(errStopped)
-	for _, k := range s.sinks {
+	for _, k := range sinks {
 		k.post.client.CloseIdleConnections()
 	}
 }

@@ -42,10 +42,13 @@ type sink struct {
 
 	commands chan func()   // run on run's goroutine
 	stop     chan struct{} // closed: finish what is due
+	leave    chan struct{} // closed: finish what is under way
+	cut      context.CancelCauseFunc
 	ended    chan struct{} // closed when run has ended
 
 	// of run's goroutine
-	standing Standing
+	standing Standing // and of Sender's before and after
+	leaving  bool
 	gates    gates
 	hand     hand
 	results  chan result
@@ -105,7 +108,7 @@ func makeSink(o *Options, name string, p *poster, concurrency int) *sink {
 	return &sink{
 		name: name, outbox: o.Outbox, post: p, concurrency: concurrency, schedule: o.Schedule, disable: o.DisableAfter, source: o.Source,
 		log:      o.Log.With().Str("sink", name).Logger(),
-		commands: make(chan func()), stop: make(chan struct{}), ended: make(chan struct{}),
+		commands: make(chan func()), stop: make(chan struct{}), leave: make(chan struct{}), ended: make(chan struct{}),
 		gates: gates{}, hand: newHand(max(leastLines, 4*concurrency)), results: make(chan result, concurrency),
 		exchange: exchange{look: true, check: true, stored: make(chan stored, 1)},
 	}
@@ -160,8 +163,8 @@ func (k *sink) wants(h Head) bool {
 }
 
 // takeUp goes on from where an earlier life of the gateway has left off.
-func (k *sink) takeUp(s Standing) {
-	k.standing = s
+func (k *sink) takeUp() {
+	s := k.standing
 	if k.callbacks == nil && !s.FailingSince.IsZero() {
 		g := failingGate()
 		k.gates[""] = &g
@@ -174,8 +177,8 @@ func (k *sink) takeUp(s Standing) {
 	}
 }
 
-// idle reports whether the sink is told to send nothing.
-func (k *sink) idle() bool { return k.standing.Paused || k.standing.Disabled != "" }
+// idle reports whether the sink is to begin nothing.
+func (k *sink) idle() bool { return k.leaving || k.standing.Paused || k.standing.Disabled != "" }
 
 // failing reports whether the sink's one target fails.
 func (k *sink) failing() bool { return k.callbacks == nil && k.gates.of("").failing() }
@@ -186,7 +189,7 @@ func (k *sink) run(ctx context.Context) {
 	defer close(k.ended)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	stop, stopping := k.stop, false
+	stop, leave, stopping := k.stop, k.leave, false
 	for ctx.Err() == nil {
 		if k.grown == nil {
 			k.grown = k.outbox.Grown() // before the log is looked at
@@ -214,6 +217,8 @@ func (k *sink) run(ctx context.Context) {
 			f()
 		case <-stop:
 			stop, stopping = nil, true
+		case <-leave:
+			leave, stopping, k.leaving = nil, true, true
 		case <-ctx.Done():
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -92,17 +93,12 @@ func (p *poster) request(ctx context.Context, to target, l Letter, now time.Time
 	if err != nil {
 		return nil, err
 	}
-	timestamp := strconv.FormatInt(now.Unix(), 10)
 	req.Header.Set("User-Agent", "gearman-gateway")
 	for name, value := range p.headers {
 		req.Header.Set(name, value)
 	}
 	req.Header.Set("Content-Type", p.contentType)
-	req.Header.Set(headerID, l.EventID)
-	req.Header.Set(headerTimestamp, timestamp)
-	if len(p.secrets) > 0 {
-		req.Header.Set(headerSignature, signAll(p.secrets, l.EventID, timestamp, l.Body))
-	}
+	maps.Copy(req.Header, Sign(p.secrets, l.EventID, now, l.Body))
 	if l.Traceparent != "" {
 		req.Header.Set("Traceparent", l.Traceparent)
 	}

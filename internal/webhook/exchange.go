@@ -76,12 +76,14 @@ func (k *sink) alarm(now, next time.Time) time.Time {
 		sooner(k.storeAt)
 		return at
 	}
-	if k.failing() {
+	switch {
+	case k.idle():
+	case k.failing():
 		sooner(k.gates.of("").until)
-	} else if !k.idle() {
+	default:
 		sooner(k.next)
 	}
-	if at.Before(now) && !k.due(now) { // it has passed, and something else is waited for
+	if !at.After(now) && !k.due(now) { // it has passed, and something else is waited for
 		return now.Add(time.Hour)
 	}
 	return at

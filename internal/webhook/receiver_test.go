@@ -31,19 +31,21 @@ func deliver(rc *Receiver, body string, secrets ...Secret) *httptest.ResponseRec
 
 func TestReceiverPrintsALineForAnEvent(t *testing.T) {
 	mine, other := secret(t, vectorSecret), otherSecret(t)
-	sent := string(body(event.New(event.JobCompleted, "0193", 4, noon, event.Data{Function: "f", Result: []byte("a\nb")})))
+	told := event.New(event.JobCompleted, "0193", 4, noon, event.Data{Function: "f", Result: []byte("a\nb")})
+	told.ID = "evt_1"
+	sent := string(body(told))
 	const data = `{"function":"f","seq":4,"result":"a\nb","result_encoding":"text"}`
 	for name, row := range map[string]struct {
 		known, signed []Secret
 		body, want    string
 	}{
-		"signed":          {[]Secret{other, mine}, []Secret{mine}, sent, "2027-01-01T11:00:00.5Z verified job.completed 0193 seq=4 " + data},
-		"not signed":      {nil, nil, sent, "2027-01-01T11:00:00.5Z unsigned job.completed 0193 seq=4 " + data},
-		"cannot be known": {nil, []Secret{mine}, sent, "2027-01-01T11:00:00.5Z unverified job.completed 0193 seq=4 " + data},
-		"another's event": {nil, nil, `{"specversion":"1.0","type":"x","time":"2027-01-01T00:00:00Z"}`, "2027-01-01T00:00:00Z unsigned x - seq=- "},
+		"signed":          {[]Secret{other, mine}, []Secret{mine}, sent, "2027-01-01T11:00:00.5Z verified job.completed 0193 seq=4 id=evt_1 " + data},
+		"not signed":      {nil, nil, sent, "2027-01-01T11:00:00.5Z unsigned job.completed 0193 seq=4 id=evt_1 " + data},
+		"cannot be known": {nil, []Secret{mine}, sent, "2027-01-01T11:00:00.5Z unverified job.completed 0193 seq=4 id=evt_1 " + data},
+		"another's event": {nil, nil, `{"specversion":"1.0","type":"x","time":"2027-01-01T00:00:00Z"}`, "2027-01-01T00:00:00Z unsigned x - seq=- id=- "},
 		"tricks": {
 			nil, nil, `{"specversion":"1.0","type":"a b","subject":"x\n2027 verified","time":"2027-01-01T00:00:00Z","data":` + "[\n1,\"\u009b\x7f\"]}",
-			`2027-01-01T00:00:00Z unsigned a\u0020b x\u000a2027\u0020verified seq=- [1,"\u009b\u007f"]`,
+			`2027-01-01T00:00:00Z unsigned a\u0020b x\u000a2027\u0020verified seq=- id=- [1,"\u009b\u007f"]`,
 		},
 	} {
 		var out bytes.Buffer
@@ -93,5 +95,23 @@ func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left
 func TestReceiverThatCannotPrintAsksForARetry(t *testing.T) {
 	if w := deliver(&Receiver{Out: fullDisk{}}, string(body(ev("a", 1)))); w.Code != 500 {
 		t.Errorf("got %d, want 500", w.Code)
+	}
+}
+
+func TestAReceiverMisbehavesAsItIsAsked(t *testing.T) {
+	var out bytes.Buffer
+	rc := &Receiver{Out: &out, Faults: Faults{Rate: 1, Status: 503}}
+	if w := deliver(rc, string(body(ev("a", 1)))); w.Code != 503 || out.Len() > 0 {
+		t.Errorf("got %d, and printed %q", w.Code, &out)
+	}
+	rc.Faults = Faults{Rate: 0.5}
+	refused := 0
+	for range 1000 {
+		if w := deliver(rc, string(body(ev("a", 1)))); w.Code == 500 {
+			refused++
+		}
+	}
+	if refused < 300 || refused > 700 || strings.Count(out.String(), "\n") != 1000-refused {
+		t.Errorf("%d of 1000 were refused, and %d printed", refused, strings.Count(out.String(), "\n"))
 	}
 }

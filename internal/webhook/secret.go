@@ -108,3 +108,13 @@ func verify(secrets []Secret, h http.Header, body []byte, now time.Time) error {
 	}
 	return errors.New("no signature matches")
 }
+
+// Sign returns the headers that name a message and, with secrets, prove where it comes from, as Standard Webhooks has them.
+func Sign(secrets []Secret, id string, at time.Time, body []byte) http.Header {
+	timestamp := strconv.FormatInt(at.Unix(), 10)
+	h := http.Header{headerID: {id}, headerTimestamp: {timestamp}}
+	if len(secrets) > 0 {
+		h.Set(headerSignature, signAll(secrets, id, timestamp, body))
+	}
+	return h
+}

@@ -42,6 +42,7 @@ type Options struct {
 	Schedule     []time.Duration
 	DisableAfter time.Duration // a sink that has failed for so long, without a success, is disabled; 0 means 5 days
 	Log          zerolog.Logger
+	Transport    http.RoundTripper // of the sinks; nil means one of their own each: keep-alive, no proxy
 }
 
 // DefaultSource is the CloudEvents source of a gateway that has no other.

@@ -89,8 +89,12 @@ func newSink(o *Options, so SinkOptions) (*sink, error) {
 	}
 	u, _ := url.Parse(so.URL) // was checked
 	so.Concurrency = cmp.Or(so.Concurrency, defaultConcurrency)
+	transport := o.Transport
+	if transport == nil {
+		transport = newTransport(so.Concurrency, nil)
+	}
 	p := &poster{
-		client:  &http.Client{Transport: newTransport(so.Concurrency, nil), CheckRedirect: noRedirect},
+		client:  &http.Client{Transport: transport, CheckRedirect: noRedirect},
 		timeout: cmp.Or(so.Timeout, defaultTimeout), secrets: so.Secrets, headers: so.Headers,
 		contentType: cmp.Or(so.ContentType, contentType), scrub: newScrubber(u, so.Headers),
 	}

@@ -51,8 +51,8 @@ func (s snapshot) cursor(ctx context.Context, q webhook.EventQuery) (int64, erro
 		}
 		return n, err
 	}
-	first, _, err := s.bounds(ctx)
-	if err == nil && q.After != 0 && q.After < first-1 {
+	first, last, err := s.bounds(ctx)
+	if err == nil && q.After != 0 && (q.After < first-1 || q.After > last) {
 		err = webhook.ErrEventsExpired
 	}
 	return q.After, err

@@ -74,7 +74,7 @@ func (m *Memory) page(q EventQuery) (selected []*message, page EventPage, err er
 		after = n
 	case after == 0:
 		after = m.first - 1 // no cursor: from the oldest that is kept
-	case after < m.first-1:
+	case after < m.first-1, after > m.last():
 		return nil, EventPage{}, ErrEventsExpired
 	}
 	look := min(after+maxPageLook, m.last())

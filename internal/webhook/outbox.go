@@ -39,7 +39,8 @@ type Outbox interface {
 	// Due returns lines of a registered sink whose first delivery is due, those that are due longest first.
 	Due(ctx context.Context, sink string, q DueQuery) (Ready, error)
 
-	// Events returns a page of the log. The error is ErrEventsExpired where it would have a gap.
+	// Events returns a page of the log. The error is ErrEventsExpired where it would have a gap, and for an After beyond the end, which
+	// is of another log: whoever asks would wait for ever.
 	Events(ctx context.Context, q EventQuery) (EventPage, error)
 
 	// Grown returns a channel that is closed when the next event is in the log.
@@ -68,7 +69,7 @@ type Outbox interface {
 
 // Why the outbox has no answer.
 var (
-	ErrEventsExpired = errors.New("events after the cursor are no longer kept")
+	ErrEventsExpired = errors.New("events after the cursor are not kept")
 	ErrNoEvent       = errors.New("no such event")
 	ErrNoDelivery    = errors.New("no such delivery")
 	ErrPending       = errors.New("the delivery has not ended")

@@ -1,6 +1,7 @@
 package outboxtest
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -68,6 +69,9 @@ func testEventsAfter(b *bench) {
 	b.same("the last page", ids(b.T, page.Bodies), want[4:])
 	if page.Next != 5 || !page.End {
 		b.Errorf("got next %d and end %v, want 5 and true", page.Next, page.End)
+	}
+	if _, err := b.outbox.Events(b.Context(), webhook.EventQuery{After: 6, Limit: 1}); !errors.Is(err, webhook.ErrEventsExpired) {
+		b.Errorf("a cursor of another log: got %v, want ErrEventsExpired", err)
 	}
 	b.same("after the last", b.events(webhook.EventQuery{After: 5, Limit: 1}), webhook.EventPage{Next: 5, End: true})
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"go.yaml.in/yaml/v4"
+
+	"gearman-gateway/internal/workerpool"
 )
 
 // Config is everything that can be set. Start from DefaultConfig.
@@ -34,10 +36,13 @@ type Config struct {
 	Webhooks             Webhooks      `yaml:"webhooks"`
 	Callbacks            Callbacks     `yaml:"callbacks"`
 	Workers              Workers       `yaml:"workers"`
+	Functions            []Function    `yaml:"handlers"` // what the workers run, besides the built-in functions and Handlers
 	LogLevel             zerolog.Level `yaml:"log_level"`
 
 	// Handlers are functions of the program that imports this package; they are registered beside the built-in ones.
 	Handlers map[string]Handler `yaml:"-"`
+	// Reload reads the configuration anew when Run gets SIGHUP; nil: then nothing happens.
+	Reload func() (Config, error) `yaml:"-"`
 	// Log gets what LogLevel lets through; the zero Logger is silent.
 	Log zerolog.Logger `yaml:"-"`
 	// Version is what the program calls itself.
@@ -62,7 +67,15 @@ type Jobserver struct {
 type Workers struct {
 	Concurrency int      `yaml:"concurrency"` // jobs at a time, over all functions
 	Builtin     *bool    `yaml:"builtin"`     // register the built-in functions; default: only with the embedded job server
-	Grace       Duration `yaml:"grace"`       // from the end of Drain to giving a job up
+	Grace       Duration `yaml:"grace"`       // from the end of Drain to giving a job up, and from SIGTERM to SIGKILL of a handler's process
+	MaxDeaths   int      `yaml:"max_deaths"`  // of a tracked job's handler process; then it is not tried again
+
+	// The limits of a worker, none of which is set by default.
+	MaxRuntime  Duration           `yaml:"max_runtime"`
+	MemoryLimit Size               `yaml:"memory_limit"` // it acts at 1/1.2 of it, and always ends the process
+	IdleTimeout Duration           `yaml:"idle_timeout"`
+	MaxJobs     int                `yaml:"max_jobs"`
+	OnLimit     workerpool.OnLimit `yaml:"on_limit"` // restart, or exit: the process ends with exit code 0
 }
 
 // DefaultConfig returns what holds when nothing is set.
@@ -86,7 +99,7 @@ func DefaultConfig() Config {
 			DisableAfter: Duration(5 * 24 * time.Hour),
 			MaxBacklog:   4 << 30,
 		},
-		Workers:  Workers{Concurrency: 8, Grace: Duration(5 * time.Second)},
+		Workers:  Workers{Concurrency: 8, Grace: Duration(5 * time.Second), MaxDeaths: 3, OnLimit: workerpool.Restart},
 		LogLevel: zerolog.InfoLevel,
 	}
 }
@@ -146,7 +159,14 @@ func (c *Config) Check() error {
 	if c.Workers.Concurrency < 1 {
 		wrong("workers.concurrency", "%d is less than 1", c.Workers.Concurrency)
 	}
+	if w := c.Workers; min(w.MaxRuntime, w.IdleTimeout) < 0 || min(w.MaxJobs, w.MaxDeaths) < 0 {
+		wrong("workers", "a limit is less than zero")
+	}
+	if l := c.Workers.OnLimit; l != workerpool.Restart && l != workerpool.Exit {
+		wrong("workers.on_limit", "%q is neither restart nor exit", l)
+	}
 	c.checkWebhooks(wrong)
+	c.checkHandlers(wrong)
 	if _, err := c.GearmanTLS.config(); err != nil {
 		wrong("gearman_tls", "%v", err)
 	}

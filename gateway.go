@@ -7,13 +7,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"gearman-gateway/internal/gearman"
-	"gearman-gateway/internal/handler"
 	"gearman-gateway/internal/httpapi"
 	"gearman-gateway/internal/jobserver"
 	"gearman-gateway/internal/ledger"
@@ -30,6 +29,12 @@ type (
 	Job         = workerpool.Job
 )
 
+// RetryError is what a handler returns that asks for another try, and NeverRetryError one that asks for none.
+type (
+	RetryError      = workerpool.RetryError
+	NeverRetryError = workerpool.NeverRetryError
+)
+
 // ErrFailed ends a job as failed without a word to its client.
 var ErrFailed = workerpool.ErrFailed
 
@@ -43,10 +48,15 @@ type Gateway struct {
 	records *ledger.Ledger
 	engine  *jobserver.Server // nil where the configuration names job servers
 	cluster *gearman.Cluster
-	pool    *workerpool.Pool // nil where there is nothing to run
+	pool    atomic.Pointer[workerpool.Pool] // nil where there is nothing to run
+	servers []gearman.Options               // the pool's
 	server  *httpapi.Server
 	ln      net.Listener
 	failed  chan error
+	left    chan string // why the pool has left for good
+
+	wanted atomic.Pointer[func(webhook.Head) bool]
+	rules  atomic.Pointer[map[string]httpapi.Rules]
 }
 
 // New checks the configuration and returns a gateway that does nothing yet.
@@ -59,7 +69,21 @@ func New(c Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Gateway{c: c, tls: t, failed: make(chan error, 1)}, nil
+	g := &Gateway{c: c, tls: t, failed: make(chan error, 1), left: make(chan string, 1)}
+	rules, err := c.rules()
+	if err != nil {
+		return nil, err
+	}
+	g.use(&c, rules)
+	return g, nil
+}
+
+// use takes from a configuration what others look at all the time.
+func (g *Gateway) use(c *Config, rules map[string]httpapi.Rules) {
+	o := c.webhookOptions()
+	wanted := o.Wanted()
+	g.wanted.Store(&wanted)
+	g.rules.Store(&rules)
 }
 
 // Start brings everything up, from the inside out, and returns when the gateway answers HTTP; after an error nothing is left
@@ -75,17 +99,16 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 	if err = g.startWebhooks(ctx); err != nil {
 		return err
 	}
-	servers, err := g.jobServers()
-	if err != nil {
+	if g.servers, err = g.jobServers(); err != nil {
 		return err
 	}
-	if g.cluster, err = gearman.NewCluster(servers); err != nil {
+	if g.cluster, err = gearman.NewCluster(g.servers); err != nil {
 		return err
 	}
 	if err = g.openRecords(ctx); err != nil {
 		return err
 	}
-	if err = g.startPool(servers); err != nil {
+	if err = g.startPool(); err != nil {
 		return err
 	}
 	first, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -97,13 +120,14 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 // startWebhooks opens what keeps events, and the data directory with it, and delivers those that an earlier life has left.
 func (g *Gateway) startWebhooks(ctx context.Context) (err error) {
 	o := g.c.webhookOptions()
+	wanted := func(h webhook.Head) bool { return (*g.wanted.Load())(h) }
 	if g.c.Data == "" {
 		g.outbox = webhook.NewMemory(webhook.MemoryOptions{
-			Wanted: o.Wanted(), MaxBytes: min(memoryBacklog, int64(g.c.Webhooks.MaxBacklog)), Log: g.c.Log,
+			Wanted: wanted, MaxBytes: min(memoryBacklog, int64(g.c.Webhooks.MaxBacklog)), Log: g.c.Log,
 		})
 	} else {
 		g.db, err = store.Open(ctx, store.Options{
-			Dir: g.c.Data, Log: g.c.Log, Wanted: o.Wanted(), MaxEventBytes: int64(g.c.Webhooks.MaxBacklog),
+			Dir: g.c.Data, Log: g.c.Log, Wanted: wanted, MaxEventBytes: int64(g.c.Webhooks.MaxBacklog),
 			ResultTTL: time.Duration(g.c.ResultTTL), Retention: time.Duration(g.c.Retention),
 		})
 		if err != nil {
@@ -124,8 +148,8 @@ func (g *Gateway) openRecords(ctx context.Context) error {
 	o := ledger.Options{
 		Servers: g.cluster, Events: g.outbox, EventsFull: g.outbox.Full, Log: g.c.Log, ResultTTL: time.Duration(g.c.ResultTTL),
 		CancelRun: func(a *gearman.Assignment) {
-			if g.pool != nil {
-				g.pool.Cancel(a)
+			if pool := g.pool.Load(); pool != nil {
+				pool.Cancel(a)
 			}
 		},
 	}
@@ -163,24 +187,39 @@ func (g *Gateway) jobServers() ([]gearman.Options, error) {
 // maxPacket has room for a workload and its names.
 func (c *Config) maxPacket() int { return int(c.MaxWorkload) + 64<<10 }
 
-func (g *Gateway) startPool(servers []gearman.Options) error {
-	handlers := map[string]Handler{}
-	if builtin := g.c.Workers.Builtin; builtin != nil && *builtin || builtin == nil && g.engine != nil {
-		maps.Copy(handlers, handler.Builtin())
-	}
-	maps.Copy(handlers, g.c.Handlers)
-	if len(handlers) == 0 {
-		g.c.Log.Info().Msg("no handlers: this gateway runs no jobs itself")
-		return nil
-	}
-	pool, err := workerpool.New(workerpool.Options{
-		Servers: servers, Handlers: handlers, Concurrency: g.c.Workers.Concurrency, Grace: time.Duration(g.c.Workers.Grace),
-		Observer: g.records, Events: g.outbox, Log: g.c.Log,
-	})
+func (g *Gateway) startPool() error {
+	functions, err := g.c.functions()
 	if err != nil {
 		return err
 	}
-	g.pool = pool
+	if len(functions) == 0 {
+		g.c.Log.Info().Msg("no handlers: this gateway runs no jobs itself")
+	}
+	return g.reloadPool(&g.c, functions)
+}
+
+// reloadPool gives the pool what it is to run, and makes it when there is something for the first time.
+func (g *Gateway) reloadPool(c *Config, functions map[string]workerpool.Function) error {
+	w := c.Workers
+	limits := workerpool.Limits{
+		MaxRuntime: time.Duration(w.MaxRuntime), MemoryLimit: int64(w.MemoryLimit), IdleTimeout: time.Duration(w.IdleTimeout),
+		MaxJobs: w.MaxJobs, OnLimit: w.OnLimit,
+	}
+	if pool := g.pool.Load(); pool != nil {
+		return pool.Reload(functions, limits)
+	}
+	if len(functions) == 0 {
+		return nil
+	}
+	pool, err := workerpool.New(workerpool.Options{
+		Servers: g.servers, Functions: functions, Limits: limits, Concurrency: w.Concurrency, Grace: time.Duration(w.Grace),
+		MaxDeaths: w.MaxDeaths, Observer: g.records, Events: g.outbox, Log: c.Log, Exit: func(reason string) { g.left <- reason },
+	})
+	if err != nil {
+		closeHandlers(functions)
+		return err
+	}
+	g.pool.Store(pool)
 	pool.Start()
 	return nil
 }
@@ -190,7 +229,9 @@ func (g *Gateway) serve() (err error) {
 		return portTaken(err, "listen", "--listen")
 	}
 	g.server = httpapi.NewServer(httpapi.Options{
-		Jobs: g.records, Servers: g.cluster, Webhooks: g.events, Log: g.c.Log, Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
+		Jobs: g.records, Servers: g.cluster, Webhooks: g.events, Log: g.c.Log,
+		Rules: func(function string) httpapi.Rules { return (*g.rules.Load())[function] },
+		Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
 		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),
 	})
 	go func() {
@@ -213,9 +254,6 @@ func portTaken(err error, key, flag string) error {
 // Addr returns the host:port where HTTP is served, after Start.
 func (g *Gateway) Addr() string { return g.ln.Addr().String() }
 
-// Failed has an error when the gateway can no longer serve.
-func (g *Gateway) Failed() <-chan error { return g.failed }
-
 // Stop ends the gateway, from the outside in, so that nobody loses what another part still owes it:
 //
 //  1. HTTP: no new requests; those under way are answered, which needs everything below;
@@ -234,8 +272,8 @@ func (g *Gateway) Stop(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("HTTP requests were cut off: %w", err))
 		}
 	}
-	if g.pool != nil {
-		if err := g.pool.Stop(ctx); err != nil {
+	if pool := g.pool.Load(); pool != nil {
+		if err := pool.Stop(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("worker pool: %w", err))
 		}
 	}

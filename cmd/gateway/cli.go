@@ -158,31 +158,15 @@ func set[T any](to, given *T) {
 
 type serveCmd struct{ settings }
 
-// Run serves until a signal. A second one ends the program at once.
+// Run serves until a signal.
 func (c *serveCmd) Run() error {
 	config, err := c.config()
 	if err != nil {
 		return err
 	}
 	config.Log = zerolog.New(os.Stderr).With().Timestamp().Logger()
-	g, err := gateway.New(config)
-	if err != nil {
-		return usageError{err}
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := g.Start(ctx); err != nil {
-		return err
-	}
-	select {
-	case <-ctx.Done():
-		config.Log.Info().Msg("stopping; a second signal ends the program at once")
-	case err = <-g.Failed():
-	}
-	stop()
-	end, cancel := context.WithTimeout(context.Background(), time.Duration(config.Drain))
-	defer cancel()
-	return errors.Join(err, g.Stop(end))
+	config.Reload = c.config
+	return gateway.Run(context.Background(), config)
 }
 
 type printConfigCmd struct{ settings }

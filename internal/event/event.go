@@ -120,6 +120,14 @@ type Data struct {
 	DurationMS float64 `json:"duration_ms,omitempty"` // of a function's run, in milliseconds
 }
 
+// Facts are what the gateway knows of a job that it submitted itself when a run of it begins; zero for other clients' jobs.
+type Facts struct {
+	ID          string
+	Attempt     int       // 1 for the first run
+	Deadline    time.Time // when the run is to be over; zero: whenever
+	Traceparent string    // of the request that submitted the job, as W3C Trace Context has it
+}
+
 // HandedBack is the Reason of a FunctionOnFailure that is no failure of the job: its worker stops, and the job server gives the
 // job to another.
 const HandedBack = "handed back"

@@ -126,11 +126,12 @@ type recorder struct {
 	mu      sync.Mutex
 	changed chan struct{}
 	events  []event.Event
+	facts   event.Facts // of every job
 }
 
 func newRecorder() *recorder { return &recorder{changed: make(chan struct{})} }
 
-func (r *recorder) Deadline(*gearman.Assignment) time.Time { return time.Time{} }
+func (r *recorder) Begin(*gearman.Assignment) event.Facts { return r.facts }
 
 func (r *recorder) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 	d.Handle, d.Server, d.Function, d.Unique = a.Handle, a.Server, a.Function, a.Unique

@@ -35,8 +35,8 @@ type Options struct {
 // JobData and JobWarning, and last FunctionAfterExecute or FunctionOnFailure. It must not block.
 type Observer interface {
 	Observe(a *gearman.Assignment, t event.Type, d event.Data)
-	// Deadline returns when a run that has begun is to be over; zero: whenever.
-	Deadline(a *gearman.Assignment) time.Time
+	// Begin returns what is known of the job of a run whose FunctionBeforeExecute was observed.
+	Begin(a *gearman.Assignment) event.Facts
 }
 
 // ErrNoFunctions: a pool without handlers has nothing to do.

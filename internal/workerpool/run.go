@@ -27,24 +27,28 @@ func (p *Pool) run(a *gearman.Assignment) {
 	var result []byte
 	err := errExited // stays so when the handler leaves by runtime.Goexit, which only deferred calls outlive
 	defer func() { p.finish(a, observe, begin, result, err) }()
-	ctx, end := p.context(a)
+	var facts event.Facts
+	if p.o.Observer != nil {
+		facts = p.o.Observer.Begin(a)
+	}
+	ctx, end := p.context(a, facts.Deadline)
 	defer end()
 	result, err = p.execute(ctx, &Job{
-		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload, out: a, observe: observe,
+		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload,
+		ID: facts.ID, Attempt: facts.Attempt, Deadline: facts.Deadline, Traceparent: facts.Traceparent,
+		out: a, observe: observe,
 	})
 }
 
 // context returns the context of a run, which ends when the pool stops, the job's deadline comes, or the run is cancelled.
-func (p *Pool) context(a *gearman.Assignment) (ctx context.Context, end func()) {
+func (p *Pool) context(a *gearman.Assignment, deadline time.Time) (ctx context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(p.jobs)
 	p.mu.Lock()
 	p.runs[a] = cancel
 	p.mu.Unlock()
 	release := func() {}
-	if p.o.Observer != nil {
-		if d := p.o.Observer.Deadline(a); !d.IsZero() {
-			ctx, release = context.WithDeadlineCause(ctx, d, ErrDeadline)
-		}
+	if !deadline.IsZero() {
+		ctx, release = context.WithDeadlineCause(ctx, deadline, ErrDeadline)
 	}
 	return ctx, func() {
 		p.mu.Lock()

@@ -155,8 +155,16 @@ func TestAJobSendsDataWarningsAndProgress(t *testing.T) {
 func TestAHandlerHasTheJob(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
 	jobs := make(chan *workerpool.Job, 1)
-	startPool(t, workerpool.Options{Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(_ context.Context, j *workerpool.Job) ([]byte, error) { jobs <- j; return nil, nil }),
+	rec := newRecorder()
+	rec.facts = event.Facts{ID: "id", Attempt: 2, Deadline: time.Now().Add(time.Hour), Traceparent: "00-1-2-01"}
+	startPool(t, workerpool.Options{Observer: rec, Handlers: handlers{
+		"f": workerpool.HandlerFunc(func(ctx context.Context, j *workerpool.Job) ([]byte, error) {
+			if until, _ := ctx.Deadline(); !until.Equal(rec.facts.Deadline) {
+				t.Errorf("the context ends at %v", until)
+			}
+			jobs <- j
+			return nil, nil
+		}),
 	}}, s.Addr())
 	where, err := connect(t, s.Addr()).Submit(testContext(t),
 		gearman.Task{Function: "f", Unique: "u", Workload: []byte("w"), Background: true}, nil)
@@ -166,6 +174,9 @@ func TestAHandlerHasTheJob(t *testing.T) {
 	j := receive(t, jobs, "the job")
 	if j.Handle != where.Handle || j.Function != "f" || j.Unique != "u" || string(j.Workload) != "w" {
 		t.Errorf("got %+v", j)
+	}
+	if got := (event.Facts{ID: j.ID, Attempt: j.Attempt, Deadline: j.Deadline, Traceparent: j.Traceparent}); got != rec.facts {
+		t.Errorf("it is known as %+v, want %+v", got, rec.facts)
 	}
 }
 
@@ -177,7 +188,7 @@ type truth struct {
 	told map[string][]event.Type
 }
 
-func (o *truth) Deadline(*gearman.Assignment) time.Time { return time.Time{} }
+func (o *truth) Begin(*gearman.Assignment) event.Facts { return event.Facts{} }
 
 func (o *truth) Observe(a *gearman.Assignment, t event.Type, _ event.Data) {
 	for range 20 {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"time"
 
 	"gearman-gateway/internal/event"
@@ -22,7 +23,7 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 		return
 	}
 	about := d // what an event of the function says: the result is told by the job's
-	about.Result = nil
+	about.Result, about.Verdict = nil, nil
 	live := j.live() && j.ID != "" && (j.run == a || j.run == nil) // a foreign client's job has no record
 	switch t {
 	case event.FunctionBeforeExecute:
@@ -55,7 +56,7 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 		case live && d.Reason == event.HandedBack:
 			l.handedBack(j)
 		case live:
-			l.fail(j, *d.Error)
+			l.fail(j, *d.Error, cmp.Or(d.Verdict, &event.Verdict{}))
 		}
 	}
 }

@@ -26,6 +26,7 @@ type Options struct {
 	ID          string             // what the worker calls itself; "": host name, process id and time
 	Concurrency int                // jobs at a time, over all functions and servers; 0: 8
 	Grace       time.Duration      // how long Stop waits for jobs whose contexts it has cancelled; 0: 5 s
+	MaxDeaths   int                // runs of a tracked job in which the handler died, after which it is not tried again; 0: 3
 	Observer    Observer           // may be nil
 	Events      event.Sink         // gets the worker's own events; may be nil
 	Log         zerolog.Logger
@@ -78,6 +79,7 @@ func New(o Options) (*Pool, error) {
 		o.ID = fmt.Sprintf("gateway-%s-%d-%s", host, os.Getpid(), strconv.FormatInt(time.Now().UnixMilli(), 36))
 	}
 	o.Concurrency = cmp.Or(o.Concurrency, 8)
+	o.MaxDeaths = cmp.Or(o.MaxDeaths, 3)
 	o.Grace = cmp.Or(o.Grace, 5*time.Second)
 	p := &Pool{o: o, functions: slices.Sorted(maps.Keys(o.Handlers)), runs: map[*gearman.Assignment]context.CancelCauseFunc{}}
 	p.soft, p.quit = context.WithCancel(context.Background())

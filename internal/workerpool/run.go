@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"gearman-gateway/internal/event"
@@ -74,7 +73,7 @@ func (p *Pool) finish(
 		return
 	}
 	failure := describe(err)
-	d := event.Data{DurationMS: took, Error: failure}
+	d := event.Data{DurationMS: took, Error: failure, Verdict: p.verdict(err, failure.Kind)}
 	if p.jobs.Err() != nil && !errors.Is(err, ErrFailed) { // most likely not the job's fault: closing the connection gives it to another worker
 		d.Reason = event.HandedBack
 		observe(event.FunctionOnFailure, d)
@@ -115,33 +114,6 @@ func (p *Pool) execute(ctx context.Context, j *Job) (result []byte, err error) {
 type panicError struct{ value any }
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
-
-// A kinder is an error that knows its kind, as the job's record has it: "exit" for how a handler's process ended.
-type kinder interface {
-	error
-	Kind() string
-}
-
-// describe says for the record what went wrong.
-func describe(err error) *event.Error {
-	kind := "exception"
-	switch {
-	case errors.As(err, new(*panicError)):
-		kind = "panic"
-	case errors.Is(err, ErrFailed):
-		kind = "failed"
-	case errors.Is(err, ErrCancelled):
-		kind = "cancelled"
-	case errors.Is(err, ErrDeadline), errors.Is(err, context.DeadlineExceeded):
-		kind = "timeout"
-	default:
-		// Last, because a process that was killed at its timeout has died by a signal too.
-		if named, ok := errors.AsType[kinder](err); ok {
-			kind = named.Kind()
-		}
-	}
-	return &event.Error{Kind: kind, Message: strings.ToValidUTF8(err.Error(), "\uFFFD")}
-}
 
 // sent logs a job's end that did not get through: the job server will have the job run again.
 func (p *Pool) sent(a *gearman.Assignment, err error) {

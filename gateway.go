@@ -174,8 +174,12 @@ func (g *Gateway) startPool(servers []gearman.Options) error {
 		g.c.Log.Info().Msg("no handlers: this gateway runs no jobs itself")
 		return nil
 	}
+	functions := map[string]workerpool.Function{}
+	for name, h := range handlers {
+		functions[name] = workerpool.Function{Handler: h}
+	}
 	pool, err := workerpool.New(workerpool.Options{
-		Servers: servers, Handlers: handlers, Concurrency: g.c.Workers.Concurrency, Grace: time.Duration(g.c.Workers.Grace),
+		Servers: servers, Functions: functions, Concurrency: g.c.Workers.Concurrency, Grace: time.Duration(g.c.Workers.Grace),
 		Observer: g.records, Events: g.outbox, Log: g.c.Log,
 	})
 	if err != nil {

@@ -1,8 +1,10 @@
 package workerpool
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"gearman-gateway/internal/event"
@@ -24,7 +26,7 @@ func describe(err error) *event.Error {
 		kind = "failed"
 	case errors.Is(err, ErrCancelled):
 		kind = "cancelled"
-	case errors.Is(err, ErrDeadline), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, ErrDeadline), errors.Is(err, ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		kind = "timeout"
 	default:
 		// Last, because a process that was killed at its timeout has died by a signal too.
@@ -43,8 +45,8 @@ type dier interface {
 
 // verdict says what a failure means for another try of its job. A process that was killed because its time was up is not dead of
 // the job.
-func (p *Pool) verdict(err error, kind string) *event.Verdict {
-	v := &event.Verdict{MaxDeaths: p.o.MaxDeaths}
+func (p *Pool) verdict(f *Function, err error, kind string) *event.Verdict {
+	v := &event.Verdict{MaxDeaths: cmp.Or(f.MaxDeaths, p.o.MaxDeaths), Retries: f.Retry.Max, Backoff: f.Retry.Backoff}
 	if ask, ok := errors.AsType[*RetryError](err); ok {
 		v.After = ask.After
 	}
@@ -54,3 +56,16 @@ func (p *Pool) verdict(err error, kind string) *event.Verdict {
 	}
 	return v
 }
+
+// sizeError is a workload or result that is larger than its function allows, in bytes.
+type sizeError struct {
+	what    string
+	n, most int64
+}
+
+func (e *sizeError) Error() string {
+	return fmt.Sprintf("the %s is too large: %d bytes, at most %d are allowed", e.what, e.n, e.most)
+}
+
+// Kind is the kind of the failure in the job's record.
+func (e *sizeError) Kind() string { return "failed" }

@@ -31,8 +31,8 @@ func TestAFailureIsObservedWithWhatItMeansForAnotherTry(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rec := newRecorder()
 			s := startServer(t, "127.0.0.1:0")
-			startPool(t, workerpool.Options{Observer: rec, MaxDeaths: 4, Handlers: handlers{
-				"f": workerpool.HandlerFunc(func(context.Context, *workerpool.Job) ([]byte, error) { return nil, test.err }),
+			startPool(t, workerpool.Options{Observer: rec, MaxDeaths: 4, Functions: functions{
+				"f": fn(func(context.Context, *workerpool.Job) ([]byte, error) { return nil, test.err }),
 			}}, s.Addr())
 			call(t, connect(t, s.Addr()), "f", "")
 			heard := rec.all()

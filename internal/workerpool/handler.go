@@ -34,6 +34,7 @@ var ErrStopped = errors.New("the worker is stopping")
 var (
 	ErrCancelled = errors.New("the job was cancelled")
 	ErrDeadline  = errors.New("the job's deadline has passed")
+	ErrTimeout   = errors.New("the run took longer than its function may") // the cause wraps it, and says how long that is
 )
 
 // RetryError is a failure that may well be over when the job runs again: the handler asks for that. A tracked job whose retry policy,

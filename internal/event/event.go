@@ -109,6 +109,7 @@ type Data struct {
 	Chunk    []byte    `json:"-"` // of job.data and job.warning: what the worker sent
 	Result   []byte    `json:"-"` // of job.completed; nil where there is none
 	Error    *Error    `json:"error,omitempty"`
+	Verdict  *Verdict  `json:"-"` // of a function's failure, for who decides what becomes of its job; may be nil
 
 	// of workers
 	Worker    string   `json:"worker,omitempty"`
@@ -118,6 +119,26 @@ type Data struct {
 	Sink      string   `json:"sink,omitempty"` // of sink events: the sink's name
 
 	DurationMS float64 `json:"duration_ms,omitempty"` // of a function's run, in milliseconds
+}
+
+// Facts are what the gateway knows of a job that it submitted itself when a run of it begins; zero for other clients' jobs.
+type Facts struct {
+	ID          string
+	Attempt     int       // 1 for the first run
+	Deadline    time.Time // when the run is to be over; zero: whenever
+	Traceparent string    // of the request that submitted the job, as W3C Trace Context has it
+}
+
+// Verdict is what a worker knows of a failure that matters for another try of the job.
+type Verdict struct {
+	Never bool          // it will be the same however often the job runs
+	After time.Duration // how long the handler wants to be left alone at least
+	Died  bool          // the handler's process was ended by a signal or for want of memory
+
+	// what is configured for the function
+	MaxDeaths int           // a job whose runs died that often is not tried again; 0: however often
+	Retries   int           // how often a job that has no policy of its own is tried again
+	Backoff   time.Duration // the pause before the first of these tries; it doubles with each
 }
 
 // HandedBack is the Reason of a FunctionOnFailure that is no failure of the job: its worker stops, and the job server gives the

@@ -129,7 +129,11 @@ func startPool(t *testing.T) (c *gearman.Client, p *workerpool.Pool) {
 	}
 	t.Cleanup(s.Stop)
 	server := gearman.Options{Addr: s.Addr()}
-	p, err := workerpool.New(workerpool.Options{Servers: []gearman.Options{server}, Handlers: handler.Builtin(), Grace: deadline})
+	functions := map[string]workerpool.Function{}
+	for name, h := range handler.Builtin() {
+		functions[name] = workerpool.Function{Handler: h}
+	}
+	p, err := workerpool.New(workerpool.Options{Servers: []gearman.Options{server}, Functions: functions, Grace: deadline})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -304,6 +304,11 @@ func (b *lab) failed(a *gearman.Assignment, kind, message string) {
 	b.Observe(a, event.FunctionOnFailure, event.Data{Worker: "w", Error: &event.Error{Kind: kind, Message: message}})
 }
 
+// judged is failed with what the pool knows besides.
+func (b *lab) judged(a *gearman.Assignment, kind, message string, v event.Verdict) {
+	b.Observe(a, event.FunctionOnFailure, event.Data{Worker: "w", Error: &event.Error{Kind: kind, Message: message}, Verdict: &v})
+}
+
 func (b *lab) handedBack(a *gearman.Assignment) {
 	b.Observe(a, event.FunctionOnFailure, event.Data{
 		Worker: "w", Error: &event.Error{Kind: "exception", Message: "stopping"}, Reason: event.HandedBack,

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"time"
 
 	"gearman-gateway/internal/event"
@@ -22,7 +23,7 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 		return
 	}
 	about := d // what an event of the function says: the result is told by the job's
-	about.Result = nil
+	about.Result, about.Verdict = nil, nil
 	live := j.live() && j.ID != "" && (j.run == a || j.run == nil) // a foreign client's job has no record
 	switch t {
 	case event.FunctionBeforeExecute:
@@ -55,27 +56,32 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 		case live && d.Reason == event.HandedBack:
 			l.handedBack(j)
 		case live:
-			l.fail(j, *d.Error)
+			l.fail(j, *d.Error, cmp.Or(d.Verdict, &event.Verdict{}))
 		}
 	}
 }
 
-// Deadline returns when a run of our own pool is to be over; zero: whenever.
-func (l *Ledger) Deadline(a *gearman.Assignment) time.Time {
+// Begin returns what is known of the job of a run of our own pool that Observe has heard the beginning of; zero for a foreign
+// client's job. It does not block.
+func (l *Ledger) Begin(a *gearman.Assignment) event.Facts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	j := l.runs[a]
 	switch {
 	case j == nil:
-		return time.Time{}
+		return event.Facts{}
 	case j.ID != "":
-		return j.Deadline
+		return j.facts()
 	}
 	// It may be one of ours that has ended because it was late, and that the job server did not take from its queue.
 	if old := l.byHandle[a.Handle]; old != nil && old.wire == a.Unique && old.Function == a.Function && old.late(time.Now()) {
-		return old.Deadline
+		return old.facts()
 	}
-	return time.Time{}
+	return event.Facts{}
+}
+
+func (j *job) facts() event.Facts {
+	return event.Facts{ID: j.ID, Attempt: j.Attempt + 1, Deadline: j.Deadline, Traceparent: j.Traceparent}
 }
 
 func (l *Ledger) leave(a *gearman.Assignment, j *job) {

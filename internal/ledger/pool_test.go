@@ -293,3 +293,27 @@ func TestACorrectedHandleLeavesNoTrace(t *testing.T) {
 		}
 	})
 }
+
+func TestARunKnowsItsJob(t *testing.T) {
+	lives(t, Options{}, func(t *testing.T, b *life) {
+		const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+		deadline := time.Now().Add(time.Hour)
+		r := b.enter(Task{Mode: Tracked, Traceparent: trace, Deadline: deadline, Retry: Retry{Max: 1}})
+		for attempt := 1; attempt <= 2; attempt++ {
+			s, _ := b.within(time.Minute)
+			a := assign(s, "H:1")
+			b.before(a)
+			want := event.Facts{ID: r.ID, Attempt: attempt, Deadline: deadline, Traceparent: trace}
+			if got := b.Begin(a); got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+			b.failed(a, "exception", "no luck")
+		}
+		stranger := &gearman.Assignment{Server: g1, Handle: "H:9", Function: "f", Unique: "theirs"}
+		b.before(stranger)
+		if got := b.Begin(stranger); got != (event.Facts{}) {
+			t.Errorf("of a foreign client's job: %+v", got)
+		}
+		b.after(stranger, "")
+	})
+}

@@ -96,7 +96,7 @@ type Record struct {
 	OnLost      OnLost    // of a tracked job
 	Retry       Retry     // of a tracked job
 	Attempt     int       // how often it was tried again because it failed
-	Deaths      int       // how often its run died where we could see it
+	Deaths      int       // how often its run died where we could see it: its handler's process did, or a job server lost it
 	Sent        bool      // of a job that is not to run twice: its submit was begun
 	RetryOf     string    // id of the job that this one runs again
 	Traceparent string    // W3C trace context of the request that submitted it

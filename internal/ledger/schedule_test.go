@@ -199,11 +199,11 @@ func TestARunOfOurPoolSeesTheDeadline(t *testing.T) {
 		s := b.next()
 		s.created(at("H:1"))
 		a := assign(s, "H:1")
-		if got := b.Deadline(a); !got.IsZero() {
+		if got := b.Begin(a).Deadline; !got.IsZero() {
 			t.Errorf("before it runs: %v", got)
 		}
 		b.before(a)
-		if got := b.Deadline(a); !got.Equal(deadline) {
+		if got := b.Begin(a).Deadline; !got.Equal(deadline) {
 			t.Errorf("deadline %v", got)
 		}
 		later(2 * time.Minute)
@@ -222,7 +222,7 @@ func TestOurPoolDoesNotRunWhatHasExpired(t *testing.T) {
 		b.ends(r.ID, Failed)
 		a := assign(s, "H:1") // it is still in the job server's queue
 		b.before(a)
-		if got := b.Deadline(a); got.IsZero() || got.After(time.Now()) {
+		if got := b.Begin(a).Deadline; got.IsZero() || got.After(time.Now()) {
 			t.Errorf("the run may go on until %v", got)
 		}
 	})

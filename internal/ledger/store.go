@@ -67,7 +67,8 @@ type Query struct {
 	Limit    int    // at most so many; it is always set
 }
 
-// Retry says how a tracked job is tried again that failed.
+// Retry says how a tracked job is tried again that failed. The zero value leaves that to the function's policy, where our own pool
+// ran the job and has one; Max 0 with a Backoff means never.
 type Retry struct {
 	Max     int           // times it is tried again
 	Backoff time.Duration // before the first of them; it doubles each time, up to an hour, give or take a quarter

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -226,27 +225,4 @@ func (l *Ledger) forgotten(j *job) {
 	j.doubt = false
 	l.drop(j) // what a run that did not end has sent
 	l.submitAt(j, time.Now())
-}
-
-// tryAgain has a failed job run once more, if its policy has it so.
-func (l *Ledger) tryAgain(j *job) bool {
-	if j.Mode != Tracked || j.Attempt >= j.Retry.Max || j.late(time.Now()) {
-		return false
-	}
-	pause := min(cmp.Or(j.Retry.Backoff, time.Second)<<min(j.Attempt, 20), time.Hour)
-	if pause <= 0 {
-		pause = time.Hour
-	}
-	pause += time.Duration((rand.Float64() - 0.5) / 2 * float64(pause))
-	j.Attempt++
-	l.rewire(j)
-	l.drop(j)
-	j.RunAt, j.Progress, j.StartedAt = time.Now().Add(pause), nil, time.Time{}
-	l.unplace(j)
-	j.Handle, j.Server, j.doubt, j.unheard = "", "", false, nil
-	l.move(j, Scheduled)
-	l.apply(j, event.JobScheduled, event.Data{})
-	j.submitted = false
-	l.submitAt(j, j.RunAt)
-	return true
 }

@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -131,9 +132,9 @@ func (l *Ledger) hear(j *job, u gearman.Update) {
 	case gearman.Completed:
 		l.complete(j, u.Payload)
 	case gearman.Failed:
-		l.fail(j, event.Error{Kind: "failed", Message: "the worker reported a failure"})
+		l.fail(j, event.Error{Kind: "failed", Message: "the worker reported a failure"}, &event.Verdict{})
 	case gearman.Exception:
-		l.fail(j, event.Error{Kind: "exception", Message: string(bytes.ToValidUTF8(u.Payload, []byte("\uFFFD")))})
+		l.fail(j, event.Error{Kind: "exception", Message: string(bytes.ToValidUTF8(u.Payload, []byte("\uFFFD")))}, &event.Verdict{})
 	}
 }
 
@@ -220,15 +221,21 @@ func (l *Ledger) complete(j *job, rest []byte) {
 	l.end(j, Completed, event.JobCompleted, nil)
 }
 
-func (l *Ledger) fail(j *job, e event.Error) {
+// fail enters a failure. Another try is up to the policies of the job and of its function, and to what the run's handler said.
+func (l *Ledger) fail(j *job, e event.Error, v *event.Verdict) {
 	l.started(j)
+	poisonous := l.died(j, v)
+	if poisonous {
+		e.Kind = "exit"
+		e.Message = fmt.Sprintf("stopped, because its handler died %d times, the last time so: %s", j.Deaths, e.Message)
+	}
 	if len(e.Message) > maxMessage {
 		e.Message = strings.ToValidUTF8(e.Message[:maxMessage], "") + "…"
 	}
 	state, t := Failed, event.JobFailed
 	if e.Kind == "cancelled" {
 		state, t = Cancelled, event.JobCancelled
-	} else if l.tryAgain(j) {
+	} else if !poisonous && !v.Never && l.tryAgain(j, v) {
 		return
 	}
 	l.end(j, state, t, &e)

@@ -28,7 +28,7 @@ func TestTheLifeOfAWorkerInItsEvents(t *testing.T) {
 	rec := newRecorder()
 	_, stop := startPool(t, workerpool.Options{
 		ID: "worker-1", Observer: rec, Events: rec,
-		Handlers: handlers{"f": workerpool.HandlerFunc(nothing), "e": workerpool.HandlerFunc(nothing)},
+		Functions: functions{"f": fn(nothing), "e": fn(nothing)},
 	}, s.Addr())
 	rec.await(t, event.WorkerOnIOWait, 1)
 	want := slices.Concat([]event.Type{event.WorkerBeforeRun}, connecting, idle)
@@ -81,8 +81,8 @@ func TestTheLastEventIsOnBeforeDestroy(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
 	rec := newRecorder()
 	started := make(chan struct{})
-	_, stop := startPool(t, workerpool.Options{Observer: rec, Events: rec, Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
+	_, stop := startPool(t, workerpool.Options{Observer: rec, Events: rec, Functions: functions{
+		"f": fn(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
 			close(started)
 			<-ctx.Done() // Stop has begun
 			return nil, nil
@@ -102,7 +102,7 @@ func TestTheLastEventIsOnBeforeDestroy(t *testing.T) {
 func TestAnOutageIsToldOnceAndThenItBeginsAnew(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
 	rec := newRecorder()
-	_, stop := startPool(t, workerpool.Options{Events: rec, Handlers: handlers{"f": workerpool.HandlerFunc(nothing)}}, s.Addr())
+	_, stop := startPool(t, workerpool.Options{Events: rec, Functions: functions{"f": fn(nothing)}}, s.Addr())
 	for outage := 1; outage <= 2; outage++ {
 		rec.await(t, event.WorkerOnIOWait, outage)
 		s.Stop()

@@ -11,6 +11,7 @@ import (
 
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
+	"gearman-gateway/internal/gearmandtest"
 	"gearman-gateway/internal/jobserver"
 	"gearman-gateway/internal/workerpool"
 )
@@ -53,7 +54,10 @@ func connect(t testing.TB, addr string) *gearman.Client {
 	return c
 }
 
-type handlers = map[string]workerpool.Handler
+type functions = map[string]workerpool.Function
+
+// fn is a function without limits.
+func fn(f workerpool.HandlerFunc) workerpool.Function { return workerpool.Function{Handler: f} }
 
 // startPool starts a pool, which the test's cleanup stops if the test does not; what it runs then is cancelled.
 func startPool(t testing.TB, o workerpool.Options, addrs ...string) (p *workerpool.Pool, stop func(context.Context) error) {
@@ -126,11 +130,12 @@ type recorder struct {
 	mu      sync.Mutex
 	changed chan struct{}
 	events  []event.Event
+	facts   event.Facts // of every job
 }
 
 func newRecorder() *recorder { return &recorder{changed: make(chan struct{})} }
 
-func (r *recorder) Deadline(*gearman.Assignment) time.Time { return time.Time{} }
+func (r *recorder) Begin(*gearman.Assignment) event.Facts { return r.facts }
 
 func (r *recorder) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 	d.Handle, d.Server, d.Function, d.Unique = a.Handle, a.Server, a.Function, a.Unique
@@ -188,4 +193,28 @@ func (r *recorder) await(tb testing.TB, t event.Type, n int) {
 			tb.Fatalf("%s was heard %d times, want %d; all: %v", t, r.count(t), n, r.types())
 		}
 	}
+}
+
+// contract runs a test against the embedded job server and against a real gearmand.
+func contract(t *testing.T, test func(t *testing.T, addr string)) {
+	t.Run("embedded", func(t *testing.T) { test(t, startServer(t, "127.0.0.1:0").Addr()) })
+	t.Run("gearmand", func(t *testing.T) { test(t, gearmandtest.Start(t).Addr()) })
+}
+
+// held is a function whose jobs end when they are told to.
+type held struct {
+	began  chan string
+	finish chan struct{}
+}
+
+func newHeld(t testing.TB) *held {
+	h := &held{make(chan string, 1000), make(chan struct{}, 1000)}
+	t.Cleanup(func() { close(h.finish) })
+	return h
+}
+
+func (h *held) Run(_ context.Context, j *workerpool.Job) ([]byte, error) {
+	h.began <- string(j.Workload)
+	<-h.finish
+	return append([]byte("held "), j.Workload...), nil
 }

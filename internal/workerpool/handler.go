@@ -11,7 +11,8 @@ import (
 
 // A Handler runs jobs of one function. Run is called from many goroutines at once. It returns when ctx ends, whose cause then says
 // why. The result goes to whoever waits for the job; an error's text too, as an exception, unless it is ErrFailed. An error may
-// be a RetryError or a NeverRetryError, and may have a method Kind() string that names its kind in the job's record.
+// be a RetryError or a NeverRetryError, may have a method Kind() string that names its kind in the job's record, and a method
+// Died() bool that says whether the handler's process died of the job; see Options.MaxDeaths.
 type Handler interface {
 	Run(ctx context.Context, j *Job) ([]byte, error)
 }
@@ -33,11 +34,14 @@ var ErrStopped = errors.New("the worker is stopping")
 var (
 	ErrCancelled = errors.New("the job was cancelled")
 	ErrDeadline  = errors.New("the job's deadline has passed")
+	ErrTimeout   = errors.New("the run took longer than its function may") // the cause wraps it, and says how long that is
 )
 
-// RetryError is a failure that may well be over when the job runs again: the handler asks for that.
+// RetryError is a failure that may well be over when the job runs again: the handler asks for that. A tracked job whose retry policy,
+// or else its function's, has a try left is tried again, not before After. The gateway cannot try sync and background jobs
+// again, nor those of other clients: they fail with Err, as a tracked job does that has no try left.
 type RetryError struct {
-	After time.Duration // how long the handler wants to be left alone; 0: as the job's retry policy has it
+	After time.Duration // how long the handler wants to be left alone at least; 0: as the retry policy has it
 	Err   error         // what failed; may be nil
 }
 
@@ -51,7 +55,7 @@ func (e *RetryError) Error() string {
 // Unwrap returns what failed.
 func (e *RetryError) Unwrap() error { return e.Err }
 
-// NeverRetryError is a failure that will be the same however often the job runs.
+// NeverRetryError is a failure that will be the same however often the job runs: it is not tried again, whatever its retry policy.
 type NeverRetryError struct {
 	Err error // what failed; may be nil
 }

@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -19,97 +17,129 @@ import (
 	"gearman-gateway/internal/gearman"
 )
 
-// Options say what a pool runs. Servers and Handlers are needed.
+// Options say what a pool runs. Servers and Functions are needed.
 type Options struct {
-	Servers     []gearman.Options
-	Handlers    map[string]Handler // by function
-	ID          string             // what the worker calls itself; "": host name, process id and time
-	Concurrency int                // jobs at a time, over all functions and servers; 0: 8
-	Grace       time.Duration      // how long Stop waits for jobs whose contexts it has cancelled; 0: 5 s
-	Observer    Observer           // may be nil
-	Events      event.Sink         // gets the worker's own events; may be nil
-	Log         zerolog.Logger
+	Servers []gearman.Options
+	// Functions are by name. Their handlers are the pool's from New on: one that has a method Close, with an error or without, and is
+	// comparable, as pointers are, is closed when no function has it any more and its last run has ended, at the latest by Stop.
+	Functions   map[string]Function
+	Limits      Limits
+	ID          string        // what the worker calls itself; "": host name, process id and time
+	Concurrency int           // jobs at a time, over all functions and servers; 0: 8
+	Grace       time.Duration // how long Stop waits for jobs whose contexts it has cancelled; 0: 5 s
+	MaxDeaths   int           // runs of a tracked job in which the handler died, after which it is not tried again; 0: 3
+	Observer    Observer      // may be nil
+	Events      event.Sink    // gets the worker's own events; may be nil
+	// Exit is called once, when a worker has left at a limit and none is to follow. It must not block, and Stop is still to be called;
+	// nil: nobody is told.
+	Exit   func(reason string)
+	Memory func() int64 // bytes that the process uses; nil: see Limits.MemoryLimit
+	Log    zerolog.Logger
 }
 
 // An Observer hears what the pool does with a job before the job server does: event.FunctionBeforeExecute first, then JobProgress,
 // JobData and JobWarning, and last FunctionAfterExecute or FunctionOnFailure. It must not block.
 type Observer interface {
 	Observe(a *gearman.Assignment, t event.Type, d event.Data)
-	// Deadline returns when a run that has begun is to be over; zero: whenever.
-	Deadline(a *gearman.Assignment) time.Time
+	// Begin returns what is known of the job of a run whose FunctionBeforeExecute was observed.
+	Begin(a *gearman.Assignment) event.Facts
 }
 
-// ErrNoFunctions: a pool without handlers has nothing to do.
+// ErrNoFunctions: a pool without functions has nothing to do.
 var ErrNoFunctions = errors.New("no function given: a worker needs at least one handler")
 
-// Pool is one worker with a connection to each job server. Start it once and Stop it once.
+// Pool is a worker with connections to each job server, and its successors. Start it once and Stop it once.
 type Pool struct {
-	o         Options
-	functions []string
-	workers   []*gearman.Worker
-	wg        sync.WaitGroup
-	quit      context.CancelFunc // take no more jobs
-	soft      context.Context
-	cancel    context.CancelCauseFunc // end those that run
-	jobs      context.Context
-	running   atomic.Int64
+	o       Options
+	slots   gearman.Slots
+	main    *gearman.Roster    // the functions without limits
+	lived   sync.WaitGroup     // the goroutine that has one worker follow the other
+	closing sync.WaitGroup     // handlers that are not used any more
+	quit    context.CancelFunc // take no more jobs
+	soft    context.Context
+	cancel  context.CancelCauseFunc // end those that run
+	jobs    context.Context
+	running atomic.Int64
 
-	mu   sync.Mutex // makes the order of the worker's events that of their seq
-	seq  uint64
-	runs map[*gearman.Assignment]context.CancelCauseFunc
+	reloading sync.Mutex // for one Reload at a time
+	handlers  struct {
+		sync.Mutex
+		uses    map[Handler]int // of those that are to be closed
+		stopped bool
+	}
+
+	mu        sync.Mutex
+	functions map[string]Function
+	apart     map[string]*gearman.Roster // the functions with limits
+	limits    Limits
+	lives     int
+	life      *life // the latest
+	runs      map[*gearman.Assignment]context.CancelCauseFunc
 }
 
 // New checks the options and returns a pool that is not running yet.
 func New(o Options) (*Pool, error) {
-	if len(o.Handlers) == 0 {
+	if len(o.Functions) == 0 {
 		return nil, ErrNoFunctions
 	}
 	if len(o.Servers) == 0 {
 		return nil, errors.New("no job server given")
 	}
-	for f := range o.Handlers {
-		if err := gearman.CheckFunction(f); err != nil {
-			return nil, fmt.Errorf("handler %q: %w", f, err)
-		}
+	if err := errors.Join(check(o.Functions), o.Limits.check()); err != nil {
+		return nil, err
 	}
 	if o.ID == "" {
 		host, _ := os.Hostname() // without one the process id must do
 		// In a container the process id is always the same; the events of each life are to have a subject of their own.
 		o.ID = fmt.Sprintf("gateway-%s-%d-%s", host, os.Getpid(), strconv.FormatInt(time.Now().UnixMilli(), 36))
 	}
+	if o.Exit == nil {
+		o.Exit = func(string) {}
+	}
+	if o.Memory == nil {
+		o.Memory = memory
+	}
 	o.Concurrency = cmp.Or(o.Concurrency, 8)
+	o.MaxDeaths = cmp.Or(o.MaxDeaths, 3)
 	o.Grace = cmp.Or(o.Grace, 5*time.Second)
-	p := &Pool{o: o, functions: slices.Sorted(maps.Keys(o.Handlers)), runs: map[*gearman.Assignment]context.CancelCauseFunc{}}
+	p := &Pool{
+		o: o, slots: make(gearman.Slots, o.Concurrency), limits: o.Limits,
+		main: gearman.NewRoster(nil), apart: map[string]*gearman.Roster{}, runs: map[*gearman.Assignment]context.CancelCauseFunc{},
+	}
+	p.handlers.uses = map[Handler]int{}
 	p.soft, p.quit = context.WithCancel(context.Background())
 	p.jobs, p.cancel = context.WithCancelCause(context.Background())
+	p.apply(o.Functions)
 	return p, nil
 }
 
 // Start begins to take jobs, as soon as a job server is connected. It does not block.
 func (p *Pool) Start() {
-	p.publish(event.WorkerBeforeRun, event.Data{Functions: p.functions})
-	slots := make(gearman.Slots, p.o.Concurrency)
-	for _, server := range p.o.Servers {
-		w := gearman.NewWorker(gearman.WorkerOptions{
-			Options:   server,
-			ID:        p.o.ID,
-			Functions: p.functions,
-			Slots:     slots,
-			Run:       p.run,
-			Notify:    func(e gearman.WorkerEvent, cause error) { p.notify(server.Addr, e, cause) },
-		})
-		p.workers = append(p.workers, w)
-		p.wg.Go(func() { w.Run(p.soft) })
-	}
+	l := p.begin()
+	p.lived.Go(func() { p.follow(l) })
 }
 
 // Stop takes no more jobs and waits until those that run have ended. When ctx ends it cancels their contexts and waits for Grace;
 // what runs then is abandoned: the connections are closed, the job servers give the jobs to others, and the error says how many.
 func (p *Pool) Stop(ctx context.Context) error {
-	defer p.publish(event.WorkerOnBeforeDestroy, event.Data{})
+	p.mu.Lock()
 	p.quit()
+	p.mu.Unlock()
 	left := make(chan struct{})
-	go func() { p.wg.Wait(); close(left) }()
+	go func() {
+		p.lived.Wait()
+		close(left)
+	}()
+	err := p.wait(ctx, left)
+	p.apply(nil)
+	p.handlers.Lock()
+	p.handlers.stopped = true
+	p.handlers.Unlock()
+	p.closing.Wait()
+	return err
+}
+
+func (p *Pool) wait(ctx context.Context, left <-chan struct{}) error {
 	select {
 	case <-left:
 		return nil
@@ -124,9 +154,11 @@ func (p *Pool) Stop(ctx context.Context) error {
 	case <-grace.C:
 	}
 	abandoned := p.running.Load()
-	for _, w := range p.workers {
+	p.mu.Lock()
+	for _, w := range p.life.workers {
 		w.Abort()
 	}
+	p.mu.Unlock()
 	<-left
 	return fmt.Errorf("%d jobs did not end within %v of being cancelled", abandoned, p.o.Grace)
 }
@@ -140,38 +172,15 @@ func (p *Pool) Cancel(a *gearman.Assignment) {
 	}
 }
 
-// notify turns what a connection does into the events that dmank/gearman has for it.
-func (p *Pool) notify(server string, e gearman.WorkerEvent, cause error) {
-	d := event.Data{Servers: []string{server}}
-	switch e {
-	case gearman.WorkerConnecting:
-		p.publish(event.WorkerServerOnConnect, d)
-	case gearman.WorkerConnected:
-		p.publish(event.WorkerServerOnConnected, d)
-	case gearman.WorkerRegistering:
-		d.Functions = p.functions
-		p.publish(event.WorkerOnBeforeRegisterFunctions, d)
-	case gearman.WorkerRegistered:
-		d.Functions = p.functions
-		p.publish(event.WorkerOnAfterRegisterFunctions, d)
-	case gearman.WorkerNoJobs:
-		p.publish(event.WorkerOnNoJobs, d)
-		p.publish(event.WorkerOnWork, d)
-	case gearman.WorkerIOWait:
-		p.publish(event.WorkerOnIOWait, d)
-	case gearman.WorkerLost:
-		d.Reason = cause.Error()
-		p.publish(event.WorkerOnFailure, d)
-	}
-}
-
-func (p *Pool) publish(t event.Type, d event.Data) {
-	if p.o.Events == nil {
-		return
-	}
-	d.Worker = p.o.ID
+// current returns the worker that is.
+func (p *Pool) current() *life {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.seq++
-	p.o.Events.Publish(event.New(t, p.o.ID, p.seq, time.Now(), d))
+	return p.life
+}
+
+func (p *Pool) currentLimits() Limits {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.limits
 }

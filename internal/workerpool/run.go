@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"gearman-gateway/internal/event"
@@ -13,12 +13,15 @@ import (
 )
 
 // run runs one job, from what its observer hears first to the packet that ends it.
-func (p *Pool) run(a *gearman.Assignment) {
+func (p *Pool) run(f *Function, a *gearman.Assignment) {
+	l := p.current()
 	p.running.Add(1)
 	defer p.running.Add(-1)
+	l.work(1)
+	defer l.work(-1)
 	observe := func(t event.Type, d event.Data) {
 		if p.o.Observer != nil {
-			d.Worker = p.o.ID
+			d.Worker = l.id
 			p.o.Observer.Observe(a, t, d)
 		}
 	}
@@ -26,31 +29,55 @@ func (p *Pool) run(a *gearman.Assignment) {
 	observe(event.FunctionBeforeExecute, event.Data{})
 	var result []byte
 	err := errExited // stays so when the handler leaves by runtime.Goexit, which only deferred calls outlive
-	defer func() { p.finish(a, observe, begin, result, err) }()
-	ctx, end := p.context(a)
+	defer func() { l.finish(f, a, observe, begin, result, err) }()
+	var facts event.Facts
+	if p.o.Observer != nil {
+		facts = p.o.Observer.Begin(a)
+	}
+	ctx, end := p.context(f, a, facts.Deadline)
 	defer end()
-	result, err = p.execute(ctx, &Job{
-		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload, out: a, observe: observe,
+	out := &counted{Assignment: a}
+	result, err = p.execute(ctx, f, &Job{
+		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload,
+		ID: facts.ID, Attempt: facts.Attempt, Deadline: facts.Deadline, Traceparent: facts.Traceparent,
+		out: out, observe: observe,
 	})
+	if n := out.sent.Load() + int64(len(result)); err == nil && f.MaxResult > 0 && n > f.MaxResult {
+		result, err = nil, &sizeError{"result", n, f.MaxResult}
+	}
 }
 
-// context returns the context of a run, which ends when the pool stops, the job's deadline comes, or the run is cancelled.
-func (p *Pool) context(a *gearman.Assignment) (ctx context.Context, end func()) {
+// counted counts the bytes that a handler sends ahead of its result.
+type counted struct {
+	*gearman.Assignment
+	sent atomic.Int64
+}
+
+func (c *counted) Data(b []byte) error {
+	c.sent.Add(int64(len(b)))
+	return c.Assignment.Data(b)
+}
+
+// context returns the context of a run, which ends when the pool stops, the job's deadline or the function's timeout comes, or the
+// run is cancelled.
+func (p *Pool) context(f *Function, a *gearman.Assignment, deadline time.Time) (ctx context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(p.jobs)
 	p.mu.Lock()
 	p.runs[a] = cancel
 	p.mu.Unlock()
-	release := func() {}
-	if p.o.Observer != nil {
-		if d := p.o.Observer.Deadline(a); !d.IsZero() {
-			ctx, release = context.WithDeadlineCause(ctx, d, ErrDeadline)
-		}
+	late, out := func() {}, func() {}
+	if !deadline.IsZero() {
+		ctx, late = context.WithDeadlineCause(ctx, deadline, ErrDeadline)
+	}
+	if f.Timeout > 0 {
+		ctx, out = context.WithTimeoutCause(ctx, f.Timeout, fmt.Errorf("%w: %v", ErrTimeout, f.Timeout))
 	}
 	return ctx, func() {
 		p.mu.Lock()
 		delete(p.runs, a)
 		p.mu.Unlock()
-		release()
+		out()
+		late()
 		cancel(nil)
 	}
 }
@@ -58,19 +85,19 @@ func (p *Pool) context(a *gearman.Assignment) (ctx context.Context, end func()) 
 var errExited = errors.New("the handler ended its goroutine")
 
 // finish tells the observer, and then the job server, how a run has ended.
-func (p *Pool) finish(
-	a *gearman.Assignment, observe func(event.Type, event.Data), begin time.Time, result []byte, err error,
+func (l *life) finish(
+	f *Function, a *gearman.Assignment, observe func(event.Type, event.Data), begin time.Time, result []byte, err error,
 ) {
+	p := l.p
 	took := float64(time.Since(begin).Microseconds()) / 1000
-
 	if err == nil {
 		observe(event.FunctionAfterExecute, event.Data{DurationMS: took, Result: result})
 		p.sent(a, a.Complete(result))
-		p.publish(event.WorkerAfterRun, event.Data{Function: a.Function, Handle: a.Handle})
+		l.ran(a)
 		return
 	}
 	failure := describe(err)
-	d := event.Data{DurationMS: took, Error: failure}
+	d := event.Data{DurationMS: took, Error: failure, Verdict: p.verdict(f, err, failure.Kind)}
 	if p.jobs.Err() != nil && !errors.Is(err, ErrFailed) { // most likely not the job's fault: closing the connection gives it to another worker
 		d.Reason = event.HandedBack
 		observe(event.FunctionOnFailure, d)
@@ -82,11 +109,16 @@ func (p *Pool) finish(
 	} else {
 		p.sent(a, a.Exception([]byte(failure.Message)))
 	}
-	p.publish(event.WorkerAfterRun, event.Data{Function: a.Function, Handle: a.Handle})
+	l.ran(a)
+}
+
+func (l *life) ran(a *gearman.Assignment) {
+	l.publish(event.WorkerAfterRun, event.Data{Function: a.Function, Handle: a.Handle})
+	l.afterJob()
 }
 
 // execute calls the handler. A panic becomes an error: without an answer the job would run forever in the job server's eyes.
-func (p *Pool) execute(ctx context.Context, j *Job) (result []byte, err error) {
+func (p *Pool) execute(ctx context.Context, f *Function, j *Job) (result []byte, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			p.o.Log.Error().Str("function", j.Function).Str("handle", j.Handle).Bytes("stack", debug.Stack()).
@@ -94,14 +126,13 @@ func (p *Pool) execute(ctx context.Context, j *Job) (result []byte, err error) {
 			result, err = nil, &panicError{v}
 		}
 	}()
-	h, ok := p.o.Handlers[j.Function]
-	if !ok {
-		return nil, fmt.Errorf("function %q is not registered here", j.Function)
+	if n := int64(len(j.Workload)); f.MaxWorkload > 0 && n > f.MaxWorkload {
+		return nil, &NeverRetryError{Err: &sizeError{"workload", n, f.MaxWorkload}}
 	}
 	if ctx.Err() != nil { // its deadline has passed while it was queued
 		return nil, context.Cause(ctx)
 	}
-	result, err = h.Run(ctx, j)
+	result, err = f.Handler.Run(ctx, j)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
@@ -111,33 +142,6 @@ func (p *Pool) execute(ctx context.Context, j *Job) (result []byte, err error) {
 type panicError struct{ value any }
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
-
-// A kinder is an error that knows its kind, as the job's record has it: "exit" for how a handler's process ended.
-type kinder interface {
-	error
-	Kind() string
-}
-
-// describe says for the record what went wrong.
-func describe(err error) *event.Error {
-	kind := "exception"
-	switch {
-	case errors.As(err, new(*panicError)):
-		kind = "panic"
-	case errors.Is(err, ErrFailed):
-		kind = "failed"
-	case errors.Is(err, ErrCancelled):
-		kind = "cancelled"
-	case errors.Is(err, ErrDeadline), errors.Is(err, context.DeadlineExceeded):
-		kind = "timeout"
-	default:
-		// Last, because a process that was killed at its timeout has died by a signal too.
-		if named, ok := errors.AsType[kinder](err); ok {
-			kind = named.Kind()
-		}
-	}
-	return &event.Error{Kind: kind, Message: strings.ToValidUTF8(err.Error(), "\uFFFD")}
-}
 
 // sent logs a job's end that did not get through: the job server will have the job run again.
 func (p *Pool) sent(a *gearman.Assignment, err error) {

@@ -26,8 +26,8 @@ func (exitError) Kind() string  { return "exit" }
 func TestEachWayThatAHandlerEndsReachesTheClient(t *testing.T) {
 	rec := newRecorder()
 	s := startServer(t, "127.0.0.1:0")
-	startPool(t, workerpool.Options{Observer: rec, Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(_ context.Context, j *workerpool.Job) ([]byte, error) {
+	startPool(t, workerpool.Options{Observer: rec, Functions: functions{
+		"f": fn(func(_ context.Context, j *workerpool.Job) ([]byte, error) {
 			switch string(j.Workload) {
 			case "fail":
 				return []byte("not sent"), workerpool.ErrFailed
@@ -56,7 +56,6 @@ func TestEachWayThatAHandlerEndsReachesTheClient(t *testing.T) {
 			}
 			return append([]byte("did "), j.Workload...), nil
 		}),
-		"none": nil,
 	}}, s.Addr())
 	c := connect(t, s.Addr())
 	for _, test := range []struct {
@@ -115,16 +114,13 @@ func TestEachWayThatAHandlerEndsReachesTheClient(t *testing.T) {
 			t.Errorf("%s: observed %s, %+v", test.workload, last.Type, last.Data)
 		}
 	}
-	if got := call(t, c, "none", ""); got.Kind != gearman.Exception {
-		t.Errorf("a handler that is nil: %+v", got)
-	}
 }
 
 func TestAJobSendsDataWarningsAndProgress(t *testing.T) {
 	rec := newRecorder()
 	s := startServer(t, "127.0.0.1:0")
-	startPool(t, workerpool.Options{Observer: rec, Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(_ context.Context, j *workerpool.Job) ([]byte, error) {
+	startPool(t, workerpool.Options{Observer: rec, Functions: functions{
+		"f": fn(func(_ context.Context, j *workerpool.Job) ([]byte, error) {
 			if err := errors.Join(j.Progress(1, 3), j.Data([]byte("part")), j.Warning([]byte("careful"))); err != nil {
 				return nil, err
 			}
@@ -155,8 +151,16 @@ func TestAJobSendsDataWarningsAndProgress(t *testing.T) {
 func TestAHandlerHasTheJob(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
 	jobs := make(chan *workerpool.Job, 1)
-	startPool(t, workerpool.Options{Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(_ context.Context, j *workerpool.Job) ([]byte, error) { jobs <- j; return nil, nil }),
+	rec := newRecorder()
+	rec.facts = event.Facts{ID: "id", Attempt: 2, Deadline: time.Now().Add(time.Hour), Traceparent: "00-1-2-01"}
+	startPool(t, workerpool.Options{Observer: rec, Functions: functions{
+		"f": fn(func(ctx context.Context, j *workerpool.Job) ([]byte, error) {
+			if until, _ := ctx.Deadline(); !until.Equal(rec.facts.Deadline) {
+				t.Errorf("the context ends at %v", until)
+			}
+			jobs <- j
+			return nil, nil
+		}),
 	}}, s.Addr())
 	where, err := connect(t, s.Addr()).Submit(testContext(t),
 		gearman.Task{Function: "f", Unique: "u", Workload: []byte("w"), Background: true}, nil)
@@ -166,6 +170,9 @@ func TestAHandlerHasTheJob(t *testing.T) {
 	j := receive(t, jobs, "the job")
 	if j.Handle != where.Handle || j.Function != "f" || j.Unique != "u" || string(j.Workload) != "w" {
 		t.Errorf("got %+v", j)
+	}
+	if got := (event.Facts{ID: j.ID, Attempt: j.Attempt, Deadline: j.Deadline, Traceparent: j.Traceparent}); got != rec.facts {
+		t.Errorf("it is known as %+v, want %+v", got, rec.facts)
 	}
 }
 
@@ -177,7 +184,7 @@ type truth struct {
 	told map[string][]event.Type
 }
 
-func (o *truth) Deadline(*gearman.Assignment) time.Time { return time.Time{} }
+func (o *truth) Begin(*gearman.Assignment) event.Facts { return event.Facts{} }
 
 func (o *truth) Observe(a *gearman.Assignment, t event.Type, _ event.Data) {
 	for range 20 {
@@ -201,8 +208,8 @@ func TestNoPacketOvertakesItsObserver(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
 	c := connect(t, s.Addr())
 	o := &truth{client: c, told: map[string][]event.Type{}}
-	startPool(t, workerpool.Options{Concurrency: 4, Observer: o, Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(_ context.Context, j *workerpool.Job) ([]byte, error) {
+	startPool(t, workerpool.Options{Concurrency: 4, Observer: o, Functions: functions{
+		"f": fn(func(_ context.Context, j *workerpool.Job) ([]byte, error) {
 			_ = j.Data([]byte("x"))
 			_ = j.Warning([]byte("x"))
 			_ = j.Progress(1, 1)
@@ -250,8 +257,8 @@ func TestNoMoreJobsRunThanConcurrencyAllowsOverAllServers(t *testing.T) {
 	a, b := startServer(t, "127.0.0.1:0"), startServer(t, "127.0.0.1:0")
 	var running atomic.Int64
 	started, finish := make(chan int64, 2*jobs), make(chan struct{})
-	startPool(t, workerpool.Options{Concurrency: most, Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
+	startPool(t, workerpool.Options{Concurrency: most, Functions: functions{
+		"f": fn(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
 			started <- running.Add(1)
 			defer running.Add(-1)
 			select {
@@ -297,8 +304,8 @@ func TestNoMoreJobsRunThanConcurrencyAllowsOverAllServers(t *testing.T) {
 func TestAnErrorsTextIsUTF8WhereItIsObserved(t *testing.T) {
 	rec := newRecorder()
 	s := startServer(t, "127.0.0.1:0")
-	startPool(t, workerpool.Options{Observer: rec, Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(context.Context, *workerpool.Job) ([]byte, error) { return nil, errors.New("b\xffd") }),
+	startPool(t, workerpool.Options{Observer: rec, Functions: functions{
+		"f": fn(func(context.Context, *workerpool.Job) ([]byte, error) { return nil, errors.New("b\xffd") }),
 	}}, s.Addr())
 	call(t, connect(t, s.Addr()), "f", "")
 	rec.await(t, event.FunctionOnFailure, 1)
@@ -310,16 +317,16 @@ func TestAnErrorsTextIsUTF8WhereItIsObserved(t *testing.T) {
 }
 
 func TestAPoolNeedsFunctionsAndServers(t *testing.T) {
-	ok := workerpool.HandlerFunc(func(context.Context, *workerpool.Job) ([]byte, error) { return nil, nil })
+	ok := fn(func(context.Context, *workerpool.Job) ([]byte, error) { return nil, nil })
 	one := []gearman.Options{{Addr: "127.0.0.1:1"}}
 	if _, err := workerpool.New(workerpool.Options{Servers: one}); !errors.Is(err, workerpool.ErrNoFunctions) {
 		t.Errorf("no handler: %v", err)
 	}
-	if _, err := workerpool.New(workerpool.Options{Handlers: handlers{"f": ok}}); err == nil {
+	if _, err := workerpool.New(workerpool.Options{Functions: functions{"f": ok}}); err == nil {
 		t.Error("no server: no error")
 	}
 	for _, name := range []string{"", "a b", "a\x00b", string(make([]byte, 600))} {
-		_, err := workerpool.New(workerpool.Options{Servers: one, Handlers: handlers{name: ok}})
+		_, err := workerpool.New(workerpool.Options{Servers: one, Functions: functions{name: ok}})
 		if !errors.As(err, new(*gearman.NameError)) {
 			t.Errorf("function %q: %v", name, err)
 		}

@@ -14,8 +14,8 @@ import (
 
 // startEcho starts a pool of a second worker, to see which jobs come to it.
 func startEcho(t testing.TB, addr string) {
-	startPool(t, workerpool.Options{ID: "other", Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(_ context.Context, j *workerpool.Job) ([]byte, error) {
+	startPool(t, workerpool.Options{ID: "other", Functions: functions{
+		"f": fn(func(_ context.Context, j *workerpool.Job) ([]byte, error) {
 			return append([]byte("other: "), j.Workload...), nil
 		}),
 	}}, addr)
@@ -36,8 +36,8 @@ func (p *patience) Done() <-chan struct{} {
 func TestStopFinishesWhatRunsAndTakesNoMore(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
 	started, finish := make(chan string, 10), make(chan struct{})
-	_, stop := startPool(t, workerpool.Options{Concurrency: 1, Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(ctx context.Context, j *workerpool.Job) ([]byte, error) {
+	_, stop := startPool(t, workerpool.Options{Concurrency: 1, Functions: functions{
+		"f": fn(func(ctx context.Context, j *workerpool.Job) ([]byte, error) {
 			started <- string(j.Workload)
 			<-finish
 			return []byte("done"), ctx.Err()
@@ -67,10 +67,10 @@ func TestStopFinishesWhatRunsAndTakesNoMore(t *testing.T) {
 func TestStopOfAnIdlePoolReturnsAtOnce(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
 	rec := newRecorder()
-	ok := workerpool.HandlerFunc(func(context.Context, *workerpool.Job) ([]byte, error) { return nil, nil })
-	_, idle := startPool(t, workerpool.Options{Events: rec, Handlers: handlers{"f": ok}}, s.Addr())
+	ok := fn(func(context.Context, *workerpool.Job) ([]byte, error) { return nil, nil })
+	_, idle := startPool(t, workerpool.Options{Events: rec, Functions: functions{"f": ok}}, s.Addr())
 	rec.await(t, event.WorkerOnIOWait, 1)
-	_, unconnected := startPool(t, workerpool.Options{Handlers: handlers{"f": ok}}, "127.0.0.1:1")
+	_, unconnected := startPool(t, workerpool.Options{Functions: functions{"f": ok}}, "127.0.0.1:1")
 	for name, stop := range map[string]func(context.Context) error{"idle": idle, "never connected": unconnected} {
 		begin := time.Now()
 		if err := stop(testContext(t)); err != nil || time.Since(begin) > deadline/2 {
@@ -89,8 +89,8 @@ func TestWhatIsCancelledIsHandedBack(t *testing.T) {
 			s := startServer(t, "127.0.0.1:0")
 			rec := newRecorder()
 			started, causes := make(chan struct{}), make(chan error, 1)
-			_, stop := startPool(t, workerpool.Options{Observer: rec, Handlers: handlers{
-				"f": workerpool.HandlerFunc(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
+			_, stop := startPool(t, workerpool.Options{Observer: rec, Functions: functions{
+				"f": fn(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
 					close(started)
 					<-ctx.Done()
 					causes <- context.Cause(ctx)
@@ -120,8 +120,8 @@ func TestWhatIsCancelledIsHandedBack(t *testing.T) {
 func TestAJobThatCompletesWhenCancelledIsComplete(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
 	started := make(chan struct{})
-	_, stop := startPool(t, workerpool.Options{Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
+	_, stop := startPool(t, workerpool.Options{Functions: functions{
+		"f": fn(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
 			close(started)
 			<-ctx.Done()
 			return []byte("quickly"), nil
@@ -142,8 +142,8 @@ func TestAHandlerThatIsStuckIsAbandoned(t *testing.T) {
 	rec := newRecorder()
 	started, forever := make(chan struct{}), make(chan struct{})
 	const grace = 50 * time.Millisecond
-	_, stop := startPool(t, workerpool.Options{Grace: grace, Observer: rec, Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(context.Context, *workerpool.Job) ([]byte, error) {
+	_, stop := startPool(t, workerpool.Options{Grace: grace, Observer: rec, Functions: functions{
+		"f": fn(func(context.Context, *workerpool.Job) ([]byte, error) {
 			close(started)
 			<-forever
 			return []byte("too late"), nil
@@ -167,8 +167,8 @@ func TestAHandlerThatIsStuckIsAbandoned(t *testing.T) {
 // job server's eyes.
 func TestErrStoppedFromAHandlerOfARunningPoolIsAnError(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
-	startPool(t, workerpool.Options{Handlers: handlers{
-		"f": workerpool.HandlerFunc(func(context.Context, *workerpool.Job) ([]byte, error) { return nil, workerpool.ErrStopped }),
+	startPool(t, workerpool.Options{Functions: functions{
+		"f": fn(func(context.Context, *workerpool.Job) ([]byte, error) { return nil, workerpool.ErrStopped }),
 	}}, s.Addr())
 	u := submit(t, connect(t, s.Addr()), "f", "")
 	late := time.After(deadline / 3)

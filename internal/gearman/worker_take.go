@@ -1,0 +1,224 @@
+package gearman
+
+import (
+	"context"
+	"time"
+
+	"gearman-gateway/internal/gearman/wire"
+)
+
+func (s *workerSession) register() error {
+	s.w.notify(WorkerRegistering, nil)
+	if s.w.o.ID != "" {
+		if err := s.send(wire.SetClientID, []byte(s.w.o.ID)); err != nil {
+			return err
+		}
+	}
+	for _, f := range s.w.o.Roster.open() {
+		if err := s.canDo(f); err != nil {
+			return err
+		}
+	}
+	s.w.notify(WorkerRegistered, nil)
+	return nil
+}
+
+func (s *workerSession) canDo(function string) error {
+	s.registered[function] = true
+	return s.send(wire.CanDo, []byte(function))
+}
+
+func (s *workerSession) cantDo(function string) error {
+	delete(s.registered, function)
+	return s.send(wire.CantDo, []byte(function))
+}
+
+// takeBack unregisters a function that no job of the connection has. Where one has, the function stays, if it may.
+func (s *workerSession) takeBack(function string, must bool) error {
+	s.heldMu.Lock()
+	held := s.held[function] > 0
+	s.heldMu.Unlock()
+	switch {
+	case !held:
+		return s.cantDo(function)
+	case must || !s.w.o.Roster.has(function):
+		return errRenew
+	}
+	return nil
+}
+
+func (s *workerSession) hold(function string, n int) {
+	s.heldMu.Lock()
+	defer s.heldMu.Unlock()
+	if s.held[function] += n; s.held[function] == 0 {
+		delete(s.held, function)
+	}
+}
+
+// offer registers what there are places for, and takes back the rest: packets keep their order, so the next request can only bring
+// one of these. The error is errRenew where something cannot be taken back.
+func (s *workerSession) offer(p places) error {
+	for f := range s.registered {
+		if p[f] != nil {
+			continue
+		}
+		if err := s.takeBack(f, len(p) > 0); err != nil {
+			return err
+		}
+	}
+	for f := range p {
+		if !s.registered[f] {
+			if err := s.canDo(f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// take waits for a free slot, asks for one job, and starts it; where there is none it sleeps until the job server wakes it. It
+// returns nil when ctx ends.
+func (s *workerSession) take(ctx context.Context) error {
+	slots, roster := s.w.o.Slots, s.w.o.Roster
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil
+	case <-s.done:
+		return s.cause()
+	}
+	p, changed := roster.reserve()
+	if ctx.Err() != nil {
+		roster.settle(p, "")
+		<-slots
+		return nil
+	}
+	if len(p) == 0 {
+		<-slots
+		if err := s.offer(nil); err != nil {
+			return err
+		}
+		return s.await(ctx, changed)
+	}
+	g, err := s.ask(p)
+	if err == nil && g.job != nil {
+		s.start(g.job, roster.settle(p, g.job.Function))
+		return nil
+	}
+	roster.settle(p, "")
+	<-slots
+	switch {
+	case err != nil:
+		return err
+	case g.unknown != nil && s.grab == wire.GrabJob:
+		return g.unknown
+	case g.unknown != nil:
+		s.grab = wire.GrabJob
+		return nil
+	}
+	return s.sleep(ctx)
+}
+
+// await waits for a channel to be closed. It returns nil when ctx ends.
+func (s *workerSession) await(ctx context.Context, c <-chan struct{}) error {
+	select {
+	case <-c:
+	case <-ctx.Done():
+	case <-s.done:
+		return s.cause()
+	}
+	return nil
+}
+
+// start runs a job, which has a slot and a place.
+func (s *workerSession) start(job *Assignment, a *Ability) {
+	s.hold(job.Function, 1)
+	s.jobs.Add(1)
+	s.w.jobs.Go(func() {
+		defer s.jobs.Done()
+		defer func() { <-s.w.o.Slots }()
+		if a != nil {
+			defer s.w.o.Roster.ended(job.Function, a)
+		}
+		defer s.hold(job.Function, -1)
+		if a == nil { // it was never asked for
+			_ = job.Exception([]byte("this worker does not do the function"))
+			return
+		}
+		a.Run(job)
+	})
+}
+
+// ask sends a grab and waits for its reply, which comes even when ctx has ended meanwhile: a job that was assigned must be run.
+func (s *workerSession) ask(p places) (grabbed, error) {
+	if err := s.offer(p); err != nil {
+		return grabbed{}, err
+	}
+	s.asking.Store(true)
+	if err := s.send(s.grab); err != nil {
+		return grabbed{}, err
+	}
+	select {
+	case g := <-s.grabs:
+		return g, nil
+	case <-s.done:
+		return grabbed{}, s.cause()
+	}
+}
+
+// sleep tells the job server that it may send NOOP, and waits for one, or for a function to be asked for that was not registered:
+// gearmand does not wake a worker by itself that registers one whose jobs wait. What there is no place for is taken back meanwhile, or
+// the job server would wake this worker for a job rather than another that can run it. gearmand sends NOOP at once when a job has come
+// before PRE_SLEEP.
+func (s *workerSession) sleep(ctx context.Context) error {
+	s.w.o.Notify(WorkerNoJobs, nil)
+	if err := s.send(wire.PreSleep); err != nil {
+		return err
+	}
+	s.w.o.Notify(WorkerIOWait, nil)
+	for {
+		back, more, changed := s.w.o.Roster.review(s.registered)
+		for _, f := range back {
+			if err := s.takeBack(f, false); err != nil {
+				return err
+			}
+		}
+		if more {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-s.noop:
+			return nil
+		case <-ctx.Done():
+			return nil
+		case <-s.done:
+			return s.cause()
+		}
+	}
+}
+
+// leave waits for the connection's jobs and closes it.
+func (s *workerSession) leave() error {
+	s.drain()
+	err := s.fail(ErrClosed)
+	s.wait()
+	return err
+}
+
+// drain waits for the running jobs, and then until the job server has answered an ECHO: by then it has read their results.
+func (s *workerSession) drain() {
+	s.w.join(&s.jobs)
+	if s.send(wire.EchoReq, []byte(drainEcho)) != nil {
+		return
+	}
+	t := time.NewTimer(s.o.EchoTimeout)
+	defer t.Stop()
+	select {
+	case <-s.echoed:
+	case <-s.done:
+	case <-t.C:
+	}
+}
+
+const drainEcho = "drained"

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package workerpool
+
+func memory() int64 { return runtimeMemory() }

@@ -2,7 +2,10 @@ module own-handler
 
 go 1.26.0
 
-require gearman-gateway v0.0.0
+require (
+	gearman-gateway v0.0.0
+	github.com/rs/zerolog v1.35.1
+)
 
 require (
 	code.dny.dev/ssrf v0.3.0 // indirect
@@ -22,7 +25,6 @@ require (
 	github.com/ncruces/go-strftime v1.1.0 // indirect
 	github.com/pressly/goose/v3 v3.29.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
-	github.com/rs/zerolog v1.35.1 // indirect
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3 // indirect
 	github.com/sethvargo/go-retry v0.5.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect

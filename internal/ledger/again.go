@@ -2,11 +2,36 @@ package ledger
 
 import (
 	"cmp"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"gearman-gateway/internal/event"
 )
+
+// maxMessage bounds what a worker says of its failure, in bytes; the rest is cut off.
+const maxMessage = 64 << 10
+
+// fail enters a failure. Another try is up to the policies of the job and of its function, and to what the run's handler said.
+func (l *Ledger) fail(j *job, e event.Error, v *event.Verdict) {
+	l.started(j)
+	poisonous := l.died(j, v)
+	if poisonous {
+		e.Kind = "exit"
+		e.Message = fmt.Sprintf("stopped, because its handler died %d times, the last time so: %s", j.Deaths, e.Message)
+	}
+	if len(e.Message) > maxMessage {
+		e.Message = strings.ToValidUTF8(e.Message[:maxMessage], "") + "…"
+	}
+	state, t := Failed, event.JobFailed
+	if e.Kind == "cancelled" {
+		state, t = Cancelled, event.JobCancelled
+	} else if !poisonous && !v.Never && l.tryAgain(j, v) {
+		return
+	}
+	l.end(j, state, t, &e)
+}
 
 // died counts a run whose handler's process died, and says whether the job is poison: so many of its runs died that it is not to
 // be tried again. A run that a job server lost is such a death too, most likely, and counts; see forgotten.

@@ -3,8 +3,6 @@ package ledger
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"gearman-gateway/internal/event"
@@ -202,9 +200,6 @@ func (l *Ledger) warning(j *job, b []byte) {
 	l.apply(j, event.JobWarning, event.Data{Chunk: b})
 }
 
-// maxMessage bounds what a worker says of its failure, in bytes; the rest is cut off.
-const maxMessage = 64 << 10
-
 func (l *Ledger) complete(j *job, rest []byte) {
 	l.started(j)
 	if l.keep(j, len(rest)) {
@@ -219,26 +214,6 @@ func (l *Ledger) complete(j *job, rest []byte) {
 		}
 	}
 	l.end(j, Completed, event.JobCompleted, nil)
-}
-
-// fail enters a failure. Another try is up to the policies of the job and of its function, and to what the run's handler said.
-func (l *Ledger) fail(j *job, e event.Error, v *event.Verdict) {
-	l.started(j)
-	poisonous := l.died(j, v)
-	if poisonous {
-		e.Kind = "exit"
-		e.Message = fmt.Sprintf("stopped, because its handler died %d times, the last time so: %s", j.Deaths, e.Message)
-	}
-	if len(e.Message) > maxMessage {
-		e.Message = strings.ToValidUTF8(e.Message[:maxMessage], "") + "…"
-	}
-	state, t := Failed, event.JobFailed
-	if e.Kind == "cancelled" {
-		state, t = Cancelled, event.JobCancelled
-	} else if !poisonous && !v.Never && l.tryAgain(j, v) {
-		return
-	}
-	l.end(j, state, t, &e)
 }
 
 // keep makes room for n more bytes of a job's result. Where there is none the result is spilled, and none of it is kept.

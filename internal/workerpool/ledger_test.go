@@ -93,7 +93,10 @@ func TestHowAHandlerFailsDecidesWhetherItsJobIsTriedAgain(t *testing.T) {
 			{"again", ledger.Tracked, ledger.Retry{}, 5, "busy"},
 			{"again", ledger.Sync, ledger.Retry{}, 1, "busy"},
 			{"never", ledger.Tracked, ledger.Retry{Max: 2, Backoff: time.Millisecond}, 1, "bad"},
-			{"dies", ledger.Tracked, ledger.Retry{Max: 9, Backoff: time.Millisecond}, 3, "stopped, because its handler died 3 times, the last time so: exit status 3"},
+			{
+				"dies", ledger.Tracked, ledger.Retry{Max: 9, Backoff: time.Millisecond}, 3,
+				"stopped, because its handler died 3 times, the last time so: exit status 3",
+			},
 		} {
 			r, err := l.Submit(testContext(t), ledger.Task{
 				Function: test.function, Workload: []byte("w"), Mode: test.mode, Retry: test.own, Traceparent: trace, Wait: deadline,

@@ -120,7 +120,8 @@ func (p *Pool) Start() {
 }
 
 // Stop takes no more jobs and waits until those that run have ended. When ctx ends it cancels their contexts and waits for Grace;
-// what runs then is abandoned: the connections are closed, the job servers give the jobs to others, and the error says how many.
+// what runs then is abandoned: the connections are closed, the job servers give the jobs to others, and the error says how many. At last
+// it closes the handlers; see Options.Functions.
 func (p *Pool) Stop(ctx context.Context) error {
 	p.mu.Lock()
 	p.quit()
@@ -131,7 +132,9 @@ func (p *Pool) Stop(ctx context.Context) error {
 		close(left)
 	}()
 	err := p.wait(ctx, left)
+	p.reloading.Lock()
 	p.apply(nil)
+	p.reloading.Unlock()
 	p.handlers.Lock()
 	p.handlers.stopped = true
 	p.handlers.Unlock()

@@ -13,8 +13,8 @@ import (
 // that no function has any more, and that has a method Close, is closed when its last run has ended: see Options.Functions. Limits
 // count from when the worker began.
 //
-// After an error nothing has changed, and the handlers are still the caller's. Reload does not block, is safe for concurrent use, and
-// may be called from Start to Stop.
+// After an error nothing has changed, and the handlers are still the caller's. It is ErrStopped once Stop was called. Reload does not
+// block, and is safe for concurrent use.
 func (p *Pool) Reload(functions map[string]Function, limits Limits) error {
 	if err := check(functions); err != nil {
 		return err
@@ -24,6 +24,9 @@ func (p *Pool) Reload(functions map[string]Function, limits Limits) error {
 	}
 	p.reloading.Lock()
 	defer p.reloading.Unlock()
+	if p.soft.Err() != nil {
+		return ErrStopped
+	}
 	p.mu.Lock()
 	p.limits = limits
 	l := p.life

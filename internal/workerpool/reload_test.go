@@ -2,6 +2,7 @@ package workerpool_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -43,7 +44,8 @@ func TestFunctionsComeAndGo(t *testing.T) {
 		u := submit(t, c, "f", "1")
 		receive(t, old.began, "the job")
 		waiting := submit(t, c, "new", "2")
-		if err := p.Reload(functions{"f": {Handler: renewed, Concurrency: 2}, "new": {Handler: renewed}, "kept": {Handler: kept}}, workerpool.Limits{}); err != nil {
+		second := functions{"f": {Handler: renewed, Concurrency: 2}, "new": {Handler: renewed}, "kept": {Handler: kept}}
+		if err := p.Reload(second, workerpool.Limits{}); err != nil {
 			t.Fatal(err)
 		}
 		receive(t, renewed.began, "the new function's job")
@@ -76,6 +78,9 @@ func TestFunctionsComeAndGo(t *testing.T) {
 		waiting.next(t)
 		if err := stop(testContext(t)); err != nil {
 			t.Error(err)
+		}
+		if err := p.Reload(functions{"f": {Handler: kept}}, workerpool.Limits{}); !errors.Is(err, workerpool.ErrStopped) {
+			t.Errorf("after Stop: %v", err)
 		}
 		if last.open() {
 			t.Error("Stop has not closed the handler")

@@ -98,7 +98,8 @@ func (l *life) finish(
 	}
 	failure := describe(err)
 	d := event.Data{DurationMS: took, Error: failure, Verdict: p.verdict(f, err, failure.Kind)}
-	if p.jobs.Err() != nil && !errors.Is(err, ErrFailed) { // most likely not the job's fault: closing the connection gives it to another worker
+	// When the pool stops it is most likely not the job's fault: closing the connection gives it to another worker.
+	if p.jobs.Err() != nil && !errors.Is(err, ErrFailed) {
 		d.Reason = event.HandedBack
 		observe(event.FunctionOnFailure, d)
 		return

@@ -15,8 +15,9 @@ type workerSession struct {
 	*link
 	w      *Worker
 	grab   wire.Type     // GRAB_JOB_UNIQ, or GRAB_JOB where the job server does not know it
-	grabs  chan grabbed  // the replies to grab; at most one is on its way
-	asking atomic.Bool   // a reply to grab is still to come
+	grabs  chan grabbed  // the replies to grab
+	asking atomic.Int32  // replies to grab that are still to come
+	width  int           // how many grabs are sent at once; for the goroutine of work alone
 	noop   chan struct{} // has an element when there may be jobs
 	echoed chan struct{} // the job server has answered the ECHO_REQ of drain
 
@@ -42,7 +43,8 @@ func (w *Worker) connect(ctx context.Context) (*workerSession, error) {
 		link:   newLink(nc, w.o.Options),
 		w:      w,
 		grab:   wire.GrabJobUniq,
-		grabs:  make(chan grabbed, 1),
+		grabs:  make(chan grabbed, maxWidth),
+		width:  1,
 		noop:   make(chan struct{}, 1),
 		echoed: make(chan struct{}, 1),
 
@@ -145,7 +147,7 @@ func (s *workerSession) handle(p wire.Packet) error {
 // unasked would wait for ever.
 func (s *workerSession) grabReply(g grabbed) error {
 	switch {
-	case s.asking.Swap(false):
+	case s.expected():
 		s.grabs <- g
 	case g.job != nil:
 		return errors.New("job server assigned a job unasked")
@@ -153,4 +155,17 @@ func (s *workerSession) grabReply(g grabbed) error {
 		s.o.Log.Warn().Err(g.unknown).Msg("job server refused a worker's packet")
 	}
 	return nil
+}
+
+// expected takes one from the replies that are still to come, if there is any.
+func (s *workerSession) expected() bool {
+	for {
+		n := s.asking.Load()
+		if n == 0 {
+			return false
+		}
+		if s.asking.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
 }

@@ -2,6 +2,7 @@ package gearman
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"gearman-gateway/internal/gearman/wire"
@@ -76,8 +77,12 @@ func (s *workerSession) offer(p places) error {
 	return nil
 }
 
-// take waits for a free slot, asks for one job, and starts it; where there is none it sleeps until the job server wakes it. It
-// returns nil when ctx ends.
+// maxWidth bounds how many jobs are asked for at once.
+const maxWidth = 8
+
+// take waits for a free slot, asks for a job, and starts it; where there is none it sleeps until the job server wakes it. It returns nil
+// when ctx ends. As long as every request brings a job it asks for more at once, as many as there are free slots for: else a worker
+// runs no more jobs a second than there are round trips.
 func (s *workerSession) take(ctx context.Context) error {
 	slots, roster := s.w.o.Slots, s.w.o.Roster
 	select {
@@ -87,36 +92,54 @@ func (s *workerSession) take(ctx context.Context) error {
 	case <-s.done:
 		return s.cause()
 	}
-	p, changed := roster.reserve()
+	first, changed := roster.reserve()
 	if ctx.Err() != nil {
-		roster.settle(p, "")
-		<-slots
+		s.giveBack(first)
 		return nil
 	}
-	if len(p) == 0 {
+	if len(first) == 0 {
 		<-slots
 		if err := s.offer(nil); err != nil {
 			return err
 		}
 		return s.await(ctx, changed)
 	}
-	g, err := s.ask(p)
-	if err == nil && g.job != nil {
-		s.start(g.job, roster.settle(p, g.job.Function))
-		return nil
-	}
-	roster.settle(p, "")
-	<-slots
+	requests := s.widen(first)
+	full, err := s.ask(requests)
 	switch {
 	case err != nil:
 		return err
-	case g.unknown != nil && s.grab == wire.GrabJob:
-		return g.unknown
-	case g.unknown != nil:
-		s.grab = wire.GrabJob
+	case full:
+		s.width = min(2*s.width, maxWidth)
 		return nil
 	}
+	s.width = 1
 	return s.sleep(ctx)
+}
+
+// widen adds to a request what else may be asked for at once: while there are free slots, and places of the same functions.
+func (s *workerSession) widen(first places) []places {
+	requests := []places{first}
+	for len(requests) < s.width {
+		select {
+		case s.w.o.Slots <- struct{}{}:
+		default:
+			return requests
+		}
+		p, _ := s.w.o.Roster.reserve()
+		if !maps.EqualFunc(p, first, func(*Ability, *Ability) bool { return true }) {
+			s.giveBack(p)
+			return requests
+		}
+		requests = append(requests, p)
+	}
+	return requests
+}
+
+// giveBack settles a request that brought no job.
+func (s *workerSession) giveBack(p places) {
+	s.w.o.Roster.settle(p, "")
+	<-s.w.o.Slots
 }
 
 // await waits for a channel to be closed. It returns nil when ctx ends.
@@ -149,15 +172,42 @@ func (s *workerSession) start(job *Assignment, a *Ability) {
 	})
 }
 
-// ask sends a grab and waits for its reply, which comes even when ctx has ended meanwhile: a job that was assigned must be run.
-func (s *workerSession) ask(p places) (grabbed, error) {
-	if err := s.offer(p); err != nil {
-		return grabbed{}, err
+// ask sends a grab for each request, waits for the replies, and starts the jobs that they bring. The replies come even when ctx has
+// ended meanwhile: a job that was assigned must be run. It reports whether the next is to be asked for at once, because each brought a
+// job, or the job server did not know the kind of request.
+func (s *workerSession) ask(requests []places) (again bool, err error) {
+	if err = s.offer(requests[0]); err == nil {
+		s.asking.Store(int32(len(requests)))
+		for range requests {
+			if err == nil {
+				err = s.send(s.grab)
+			}
+		}
 	}
-	s.asking.Store(true)
-	if err := s.send(s.grab); err != nil {
-		return grabbed{}, err
+	again = true
+	for _, p := range requests {
+		var g grabbed
+		if err == nil {
+			g, err = s.reply()
+		}
+		if err == nil && g.job != nil {
+			s.start(g.job, s.w.o.Roster.settle(p, g.job.Function))
+			continue
+		}
+		s.giveBack(p)
+		switch {
+		case g.unknown != nil && s.grab == wire.GrabJob:
+			err = g.unknown
+		case g.unknown != nil: // the first request, which is alone
+			s.grab = wire.GrabJob
+		default:
+			again = false
+		}
 	}
+	return again, err
+}
+
+func (s *workerSession) reply() (grabbed, error) {
 	select {
 	case g := <-s.grabs:
 		return g, nil

@@ -94,7 +94,9 @@ func TestHowAHandlerFailsDecidesWhetherItsJobIsTriedAgain(t *testing.T) {
 			{"again", ledger.Sync, ledger.Retry{}, 1, "busy"},
 			{"never", ledger.Tracked, ledger.Retry{Max: 2, Backoff: time.Millisecond}, 1, "bad"},
 			{
-				"dies", ledger.Tracked, ledger.Retry{Max: 9, Backoff: time.Millisecond}, 3,
+				"dies", ledger.Tracked,
+				ledger.Retry{Max: 9, Backoff: time.Millisecond},
+				3,
 				"stopped, because its handler died 3 times, the last time so: exit status 3",
 			},
 		} {

@@ -206,7 +206,11 @@ func (g *Gateway) reloadPool(c *Config, functions map[string]workerpool.Function
 		MaxJobs: w.MaxJobs, OnLimit: w.OnLimit,
 	}
 	if pool := g.pool.Load(); pool != nil {
-		return pool.Reload(functions, limits)
+		err := pool.Reload(functions, limits)
+		if err != nil {
+			closeHandlers(functions)
+		}
+		return err
 	}
 	if len(functions) == 0 {
 		return nil

@@ -23,7 +23,7 @@ func BenchmarkPHP(b *testing.B) {
 	start(b, func(c *gateway.Config) {
 		c.Gearman = []gateway.Address{gateway.Address(server.Addr())}
 		c.Functions = []gateway.Function{
-			php("persistent", true, "examples/handlers/persistent.php"),
+			php("persistent", true, "examples/handlers/words.php"),
 			php("exec", false, "-r", "echo strtoupper(stream_get_contents(STDIN));"),
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -49,6 +50,9 @@ func TestImportsGoOneWay(t *testing.T) {
 		}
 		if d.IsDir() {
 			if name := d.Name(); name == "testdata" || name == "vendor" || file != root && strings.HasPrefix(name, ".") {
+				return filepath.SkipDir
+			}
+			if _, err := os.Stat(filepath.Join(file, "go.mod")); err == nil && file != root { // a module of its own
 				return filepath.SkipDir
 			}
 			return nil

@@ -41,6 +41,12 @@ func (w *world) chance(n int) int {
 	return w.random.Intn(n)
 }
 
+// pause is at random and never zero: with the race detector, timers of one bubble that have expired already crash the Go runtime when
+// two goroutines look at them at a time (seen with go1.26.8: (*timer).maybeRunChan shares the bubble's race context).
+func (w *world) pause(most int) time.Duration {
+	return time.Duration(1+w.chance(most)) * time.Millisecond
+}
+
 func (w *world) Submit(_ context.Context, t gearman.Task, client gearman.Watch) (gearman.Job, error) {
 	w.wire.Lock()
 	defer w.wire.Unlock()
@@ -73,7 +79,7 @@ func (w *world) take(t gearman.Task, client gearman.Watch) gearman.Job {
 
 // grab is the life of a job after its submit, in our pool or in another.
 func (w *world) grab(j *worldJob) {
-	<-time.After(time.Duration(w.chance(500)) * time.Millisecond)
+	<-time.After(w.pause(500))
 	w.mu.Lock()
 	l := w.ledger
 	if w.jobs[j.task.Unique] != j || j.doomed {
@@ -92,7 +98,7 @@ func (w *world) grab(j *worldJob) {
 	if ours {
 		l.Observe(a, event.FunctionBeforeExecute, event.Data{})
 	}
-	<-time.After(time.Duration(w.chance(500)) * time.Millisecond)
+	<-time.After(w.pause(500))
 
 	w.wire.Lock()
 	defer w.wire.Unlock()
@@ -224,7 +230,7 @@ func trackedAtRandom(t *testing.T, seed int64, asked bool) {
 				mu.Lock()
 				accepted[r.ID] = string(task.Workload)
 				mu.Unlock()
-				<-time.After(time.Duration(w.chance(500)) * time.Millisecond)
+				<-time.After(w.pause(500))
 			}
 		})
 	}
@@ -235,7 +241,7 @@ func trackedAtRandom(t *testing.T, seed int64, asked bool) {
 			select {
 			case <-over:
 				return
-			case <-time.After(time.Duration(w.chance(5)) * time.Millisecond):
+			case <-time.After(w.pause(5)):
 			}
 			if !asked {
 				continue
@@ -255,7 +261,7 @@ func trackedAtRandom(t *testing.T, seed int64, asked bool) {
 	})
 	const blows = 30
 	for blow := range blows {
-		<-time.After(time.Duration(w.chance(1500)) * time.Millisecond)
+		<-time.After(w.pause(1500))
 		switch {
 		case blow < blows-1 && w.chance(3) > 0:
 			forgets := w.chance(2) == 0

@@ -2,6 +2,7 @@ package store
 
 import (
 	"testing"
+	"time"
 
 	"gearman-gateway/internal/webhook"
 	"gearman-gateway/internal/webhook/outboxtest"
@@ -9,6 +10,7 @@ import (
 
 func TestDBIsAnOutbox(t *testing.T) {
 	outboxtest.Test(t, func(t *testing.T, wanted func(webhook.Head) bool) webhook.Outbox {
-		return open(t, Options{Dir: t.TempDir(), Wanted: wanted})
+		// The events of the test have a date of their own: they are not to expire by it.
+		return open(t, Options{Dir: t.TempDir(), Wanted: wanted, Retention: 100 * 365 * 24 * time.Hour})
 	})
 }

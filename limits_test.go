@@ -91,27 +91,34 @@ func (h *hearing) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 }
 
 // life returns the types of the worker's events without "worker." and without the ticks of one that waits, and why it left. Events of
-// functions are the jobs': they are put in front of the after_run that they belong to.
+// functions are the jobs': those of each job are put in front of an after_run.
 func (h *hearing) life() (types []string, reason string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var functions []string
+	runs := map[string][]string{} // by job: jobs do not wait for each other at a sink
+	var jobs []string
 	for _, e := range h.events {
-		typ := strings.TrimPrefix(e.Type, "worker.")
-		if strings.HasPrefix(typ, "function.") {
-			functions = append(functions, typ)
+		if typ := strings.TrimPrefix(e.Type, "worker."); strings.HasPrefix(typ, "function.") {
+			if runs[e.Subject] == nil {
+				jobs = append(jobs, e.Subject)
+			}
+			runs[e.Subject] = append(runs[e.Subject], typ)
 		}
 	}
 	for _, e := range h.events {
 		switch typ := strings.TrimPrefix(e.Type, "worker."); typ {
 		case "on_io_wait", "on_no_jobs", "on_work", "function.before_execute", "function.after_execute":
 		case "after_run":
-			types = append(append(types, functions[:2]...), typ)
-			functions = functions[2:]
+			if len(jobs) == 0 {
+				types = append(types, "a run without a job")
+			} else {
+				types, jobs = append(types, runs[jobs[0]]...), jobs[1:]
+			}
+			types = append(types, typ)
 		default:
 			types = append(types, typ)
 			reason = e.Data.Reason
 		}
 	}
-	return append(types, functions...), reason
+	return append(types, jobs...), reason
 }

@@ -54,9 +54,11 @@ func TestASinkThatFailsForDaysIsDisabledAndTheOthersHearOfIt(t *testing.T) {
 			return 200, nil
 		}}
 		s := start(t, w, Options{Sinks: []SinkOptions{{URL: "http://bad.test"}, {URL: "http://good.test"}}})
+		var events []event.Event
 		for i := range 20 {
-			s.publish(ev(string(rune('a'+i)), 1))
+			events = append(events, ev(string(rune('a'+i)), 1))
 		}
+		s.publish(events...) // at once, so that the sink has looked at all of them before it is failing
 		advance(4 * 24 * time.Hour)
 		s.check("bad.test", tally{Pending: 20, State: Failing}) // not one is a dead letter for having probed
 		advance(2 * 24 * time.Hour)

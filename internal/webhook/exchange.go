@@ -60,31 +60,25 @@ func (k *sink) wantsLines(now time.Time) bool {
 	return len(k.hand.ready) < k.hand.most/2 && (k.look || k.check || !k.next.IsZero() && !k.next.After(now))
 }
 
-// alarm returns when run has something to do again that no channel tells of. next is when start has.
+// alarm returns when run has something to do again that no channel tells of. next is when start has. What is over start and begin have
+// done, or a channel tells when it can be: it must not hide what is still to come, nor set the timer again and again.
 func (k *sink) alarm(now, next time.Time) time.Time {
 	at := now.Add(time.Hour)
 	sooner := func(t time.Time) {
-		if !t.IsZero() && t.Before(at) {
+		if t.After(now) && t.Before(at) {
 			at = t
 		}
 	}
 	sooner(next)
-	if k.storing {
-		return at
-	}
-	if !k.storeAt.IsZero() {
-		sooner(k.storeAt)
-		return at
-	}
 	switch {
+	case k.storing:
+	case now.Before(k.storeAt):
+		sooner(k.storeAt)
 	case k.idle():
 	case k.failing():
 		sooner(k.gates.of("").until)
 	default:
 		sooner(k.next)
-	}
-	if !at.After(now) && !k.due(now) { // it has passed, and something else is waited for
-		return now.Add(time.Hour)
 	}
 	return at
 }

@@ -68,10 +68,8 @@ func (p *poster) post(ctx context.Context, to target, l Letter, o *outcome) erro
 	if err != nil {
 		return explain(ctx, to, err)
 	}
-	defer drain(resp.Body)
 	o.Status = resp.StatusCode
-	answer, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // the status has said what counts
-	o.Answer = p.scrub.bytes(answer)
+	o.Answer = p.scrub.bytes(read(resp, maxAnswer))
 	switch resp.StatusCode {
 	case http.StatusGone:
 		o.gone = true
@@ -121,9 +119,15 @@ func explain(ctx context.Context, to target, err error) error {
 // noRedirect makes a redirect the answer: following it could lead anywhere, and drop the body on the way.
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-func drain(body io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, body, maxDrain)
-	_ = body.Close()
+// read returns the beginning of an answer's body, reads the rest if there is little, and closes it. Errors are of no interest: the status
+// has said what counts. After 101 there would be no end, since the connection is no longer the client's, nor the timeout on it.
+func read(resp *http.Response, most int) (answer []byte) {
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		answer, _ = io.ReadAll(io.LimitReader(resp.Body, int64(most)))
+		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+	}
+	_ = resp.Body.Close()
+	return answer
 }
 
 // retryAfter reads the header, seconds or a date, and keeps it between minPause and maxPause.

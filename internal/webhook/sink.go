@@ -220,7 +220,7 @@ func (k *sink) run(ctx context.Context) {
 		case f := <-k.commands:
 			f()
 		case <-stop:
-			stop, stopping = nil, true
+			stop, stopping, k.look = nil, true, true // at what was published before
 		case <-leave:
 			leave, stopping, k.leaving = nil, true, true
 		case <-ctx.Done():

@@ -350,7 +350,8 @@ func (k *sink) postpone(l *line, until time.Time) {
 func (k *sink) succeeded(g *gate, now time.Time) {
 	if g.failing() {
 		k.log.Info().Msg("webhook sink answers again")
-		k.hasten = true // what has failed, failed most likely because the sink was down
+		// What has failed, failed most likely because the sink was down. Of callbacks it may be another host's.
+		k.hasten = k.hasten || k.callbacks == nil
 	}
 	g.succeeded()
 	if k.standing.LastSuccess.IsZero() || !k.standing.FailingSince.IsZero() || now.Sub(k.standing.LastSuccess) > time.Second {

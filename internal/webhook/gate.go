@@ -3,7 +3,8 @@ package webhook
 import "time"
 
 const (
-	patience   = 10 // failures in a row before a sink counts as failing
+	patience   = 10          // failures in a row before a sink counts as failing
+	slow       = time.Second // without a beginning attempt, of a callback's host that has as many under way as it may
 	firstProbe = 5 * time.Second
 	lastProbe  = time.Minute // what the pause between probes grows to, doubling
 )
@@ -16,6 +17,7 @@ type gate struct {
 	failures int       // in a row
 	pause    time.Duration
 	inFlight int
+	began    time.Time // the last attempt
 }
 
 // failed is a gate's that goes on failing where another has left off.
@@ -29,6 +31,14 @@ func (g *gate) room(most int) bool {
 		most = 1
 	}
 	return g.inFlight < most
+}
+
+// stuck returns from when on a gate without room counts as one that will not have any soon.
+func (g *gate) stuck() time.Time {
+	if g.failing() {
+		return g.began
+	}
+	return g.began.Add(slow)
 }
 
 // succeeded does not shorten until, which the sink itself may have asked for.

@@ -268,8 +268,14 @@ func (k *sink) start(ctx context.Context, now time.Time) (next time.Time) {
 			continue
 		case !g.room(most) && k.callbacks == nil:
 			return time.Time{}
+		case !g.room(most) && !now.Before(g.stuck()):
+			k.postpone(k.hand.pop(), now.Add(g.pause)) // it would take the place of another host's in the hand
+			continue
 		case !g.room(most):
 			k.hand.push(k.hand.pop()) // another host's may go
+			if next.IsZero() || g.stuck().Before(next) {
+				next = g.stuck()
+			}
 			continue
 		}
 		if wait := k.throttle(now); wait > 0 {
@@ -277,7 +283,7 @@ func (k *sink) start(ctx context.Context, now time.Time) (next time.Time) {
 		}
 		k.attempt(ctx, k.hand.pop(), g, to)
 	}
-	return time.Time{}
+	return next
 }
 
 // throttle returns how long the sink's rate has the next delivery wait; 0: it may go, and is counted.
@@ -297,6 +303,7 @@ func (k *sink) attempt(ctx context.Context, l *line, g *gate, to target) {
 	l.busy = true
 	k.inFlight++
 	g.inFlight++
+	g.began = time.Now()
 	letter, probe := l.Letters[0], g.failing()
 	go func() {
 		o := k.post.send(ctx, to, letter)

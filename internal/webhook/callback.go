@@ -114,7 +114,14 @@ func (c *callbacks) target(callback string) (to target, key string, most int) {
 	if err != nil { // it was checked when the job was submitted
 		return target{url: callback, shown: "a callback"}, "", c.perHost()
 	}
-	return target{url: callback, shown: redacted(u)}, u.Scheme + "://" + u.Host, c.perHost()
+	host, port := hostPort(u)
+	return target{url: callback, shown: redacted(u)}, net.JoinHostPort(host, port), c.perHost()
+}
+
+// hostPort returns the host and port of a URL, which may be spelt in many ways, in one.
+func hostPort(u *url.URL) (host, port string) {
+	usual := map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	return strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), cmp.Or(u.Port(), usual)
 }
 
 // check returns what is wrong with a callback, a *CallbackError, and fills in its events where it names none.
@@ -170,7 +177,7 @@ func selectsJobs(pattern string) bool {
 // allows reports whether any of Hosts has the host and port of a URL.
 func (c *callbacks) allows(u *url.URL) bool {
 	usual := map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	host, port := strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), cmp.Or(u.Port(), usual)
+	host, port := hostPort(u)
 	return slices.ContainsFunc(c.o.Hosts, func(pattern string) bool {
 		allowed, at := splitPattern(strings.ToLower(pattern))
 		if at != "*" && cmp.Or(at, usual) != port {

@@ -100,8 +100,10 @@ func (p *poster) request(ctx context.Context, to target, l Letter, now time.Time
 	if l.Traceparent != "" {
 		req.Header.Set("Traceparent", l.Traceparent)
 	}
-	// Not sent. It allows the transport to send again at once when the sink closed a kept connection in the same moment.
-	req.Header["Idempotency-Key"] = nil
+	// Nil is not sent. It allows the transport to send again at once when the sink closed a kept connection in the same moment.
+	if _, configured := req.Header["Idempotency-Key"]; !configured {
+		req.Header["Idempotency-Key"] = nil
+	}
 	return req, nil
 }
 

@@ -27,13 +27,13 @@ type poster struct {
 	secrets     []Secret
 	headers     map[string]string
 	contentType string
-	scrub       scrubber
 }
 
 // target is where an attempt goes.
 type target struct {
 	url   string // with its secrets
 	shown string // without
+	scrub scrubber
 }
 
 // outcome is an attempt and what follows from it. Its Error is "" if the letter is delivered.
@@ -52,7 +52,7 @@ func (p *poster) send(ctx context.Context, to target, l Letter) outcome {
 	err := p.post(ctx, to, l, &o)
 	o.Duration = time.Since(o.At)
 	if err != nil {
-		o.Error = p.scrub.text(err.Error())
+		o.Error = to.scrub.text(err.Error())
 	}
 	return o
 }
@@ -69,7 +69,7 @@ func (p *poster) post(ctx context.Context, to target, l Letter, o *outcome) erro
 		return explain(ctx, to, err)
 	}
 	o.Status = resp.StatusCode
-	o.Answer = p.scrub.bytes(read(resp, maxAnswer))
+	o.Answer = to.scrub.beginning(read(resp, to.scrub.needs(maxAnswer)), maxAnswer)
 	switch resp.StatusCode {
 	case http.StatusGone:
 		o.gone = true

@@ -96,10 +96,10 @@ func newSink(o *Options, so SinkOptions) (*sink, error) {
 	p := &poster{
 		client:  &http.Client{Transport: transport, CheckRedirect: noRedirect},
 		timeout: cmp.Or(so.Timeout, defaultTimeout), secrets: so.Secrets, headers: so.Headers,
-		contentType: cmp.Or(so.ContentType, contentType), scrub: newScrubber(u, so.Headers),
+		contentType: cmp.Or(so.ContentType, contentType),
 	}
 	k := makeSink(o, cmp.Or(so.Name, u.Host), p, so.Concurrency)
-	k.to = target{url: so.URL, shown: redacted(u)}
+	k.to = target{so.URL, redacted(u), newScrubber(u, so.Headers)}
 	k.events, k.types, k.functions = so.Events, typesOf(so.Events), so.Functions
 	if so.Rate > 0 {
 		k.limiter = rate.NewLimiter(rate.Limit(so.Rate), max(1, int(so.Rate)))
@@ -306,6 +306,9 @@ func (k *sink) attempt(ctx context.Context, l *line, g *gate, to target) {
 	g.began = time.Now()
 	letter, probe := l.Letters[0], g.failing()
 	go func() {
+		if u, err := url.Parse(to.url); k.callbacks != nil && err == nil {
+			to.scrub = newScrubber(u, nil)
+		}
 		o := k.post.send(ctx, to, letter)
 		k.results <- result{line: l, gate: g, probe: probe, cut: o.Error != "" && ctx.Err() != nil, outcome: o}
 	}()

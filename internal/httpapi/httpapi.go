@@ -11,6 +11,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/rs/zerolog"
 
+	"gearman-gateway/internal/auth"
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/ledger"
@@ -124,39 +125,43 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.Serve
 func (a *API) routes() *chi.Mux {
 	r := chi.NewMux()
 	r.Use(a.observe, a.guard)
-	get := func(pattern string, h handler) {
-		r.Get(pattern, a.handle(h))
-		r.Head(pattern, a.handle(h)) // net/http drops the body
+	route := func(method, pattern string, needs auth.Scope, h handler) {
+		r.Method(method, pattern, a.handle(a.admit(needs, h)))
 	}
+	get := func(pattern string, needs auth.Scope, h handler) {
+		route(http.MethodGet, pattern, needs, h)
+		route(http.MethodHead, pattern, needs, h) // net/http drops the body
+	}
+	post := func(pattern string, needs auth.Scope, h handler) { route(http.MethodPost, pattern, needs, h) }
 
-	r.Post("/jobs", a.handle(wantsJSON(a.submit)))
-	get("/jobs", wantsJSON(a.page))
-	r.Post("/jobs/batch", a.handle(wantsJSON(a.batch)))
-	get("/jobs/{handle}", wantsJSON(a.job))
-	r.Delete("/jobs/{handle}", a.handle(wantsJSON(a.cancel)))
-	get("/jobs/{handle}/result", a.result)
-	get("/jobs/{handle}/events", a.events)
-	r.Post("/jobs/{handle}/retry", a.handle(wantsJSON(a.runAgain)))
-	r.Post("/functions/{function}", a.handle(a.call))
+	post("/jobs", auth.Submit, wantsJSON(a.submit))
+	get("/jobs", auth.Read, wantsJSON(a.page))
+	post("/jobs/batch", auth.Submit, wantsJSON(a.batch))
+	get("/jobs/{handle}", auth.Read, wantsJSON(a.job))
+	route(http.MethodDelete, "/jobs/{handle}", auth.Cancel, wantsJSON(a.cancel))
+	get("/jobs/{handle}/result", auth.Read, a.result)
+	get("/jobs/{handle}/events", auth.Read, a.events)
+	post("/jobs/{handle}/retry", auth.Submit, wantsJSON(a.runAgain))
+	post("/functions/{function}", auth.Submit, a.call)
 
-	get("/functions", wantsJSON(a.functions))
-	get("/workers", wantsJSON(a.workers))
-	get("/servers", wantsJSON(a.servers))
+	get("/functions", auth.Read, wantsJSON(a.functions))
+	get("/workers", auth.Admin, wantsJSON(a.workers))
+	get("/servers", auth.Admin, wantsJSON(a.servers))
 
-	get("/events", wantsJSON(a.feed))
-	get("/sinks", wantsJSON(a.sinks))
-	get("/sinks/{name}", wantsJSON(a.sink))
-	r.Post("/sinks/{name}/test", a.handle(wantsJSON(a.testSink)))
-	r.Post("/sinks/{name}/pause", a.handle(wantsJSON(a.pauseSink)))
-	r.Post("/sinks/{name}/resume", a.handle(wantsJSON(a.resumeSink)))
-	r.Post("/sinks/{name}/replay", a.handle(wantsJSON(a.replay)))
-	get("/deliveries", wantsJSON(a.deliveries))
-	get("/deliveries/{id}", wantsJSON(a.delivery))
-	r.Post("/deliveries/{id}/redeliver", a.handle(wantsJSON(a.redeliver)))
+	get("/events", auth.Read, wantsJSON(a.feed))
+	get("/sinks", auth.Admin, wantsJSON(a.sinks))
+	get("/sinks/{name}", auth.Admin, wantsJSON(a.sink))
+	post("/sinks/{name}/test", auth.Admin, wantsJSON(a.testSink))
+	post("/sinks/{name}/pause", auth.Admin, wantsJSON(a.pauseSink))
+	post("/sinks/{name}/resume", auth.Admin, wantsJSON(a.resumeSink))
+	post("/sinks/{name}/replay", auth.Admin, wantsJSON(a.replay))
+	get("/deliveries", auth.Read, wantsJSON(a.deliveries))
+	get("/deliveries/{id}", auth.Read, wantsJSON(a.delivery))
+	post("/deliveries/{id}/redeliver", auth.Submit, wantsJSON(a.redeliver))
 
-	get("/livez", a.livez)
-	get("/readyz", a.readyz)
-	get("/openapi.yaml", a.openapi)
+	get("/livez", open, a.livez)
+	get("/readyz", open, a.readyz)
+	get("/openapi.yaml", open, a.openapi)
 
 	r.NotFound(a.handle(a.noRoute))
 	r.MethodNotAllowed(a.handle(a.noRoute))
@@ -201,8 +206,9 @@ type Options struct {
 	Jobs     Jobs
 	Servers  Servers
 	Webhooks Webhooks
-	Rules    func(function string) Rules // of workloads; nil: there are none. It must not block
-	Log      zerolog.Logger              // the zero value logs to nowhere: zerolog's zero Logger has no writer
+	Rules    func(function string) Rules                 // of workloads; nil: there are none. It must not block
+	Identify func(*http.Request) (*auth.Identity, error) // an error is one of package auth; nil: there is no access control
+	Log      zerolog.Logger                              // the zero value logs to nowhere: zerolog's zero Logger has no writer
 
 	Hosts []string // names, without port, by which browsers may call besides localhost and IP addresses
 

@@ -55,6 +55,9 @@ func (a *API) logAccess(w *response, r *http.Request, id string, stack []byte, t
 	}
 	e := a.o.Log.WithLevel(level).Str("method", r.Method).Str("route", r.Pattern).Str("path", r.URL.Path).Int("status", w.status).
 		Int64("bytes", w.written).Dur("duration_ms", took).Str("request_id", id).Str("remote", r.RemoteAddr)
+	if w.who != nil && w.who.Name != "" {
+		e = e.Str("identity", w.who.Name).Str("credential", w.who.Credential)
+	}
 	if w.job != "" {
 		e = e.Str("job", w.job)
 	}

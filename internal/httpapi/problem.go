@@ -28,6 +28,7 @@ var (
 	invalidJSON          = kind{"invalid-json", http.StatusBadRequest, "The body is not the JSON it must be", ""}
 	invalidHeader        = kind{"invalid-header", http.StatusBadRequest, "A header cannot be honoured", ""}
 	invalidBody          = kind{"invalid-body", http.StatusBadRequest, "The body could not be read", ""}
+	unauthorized         = kind{"unauthorized", http.StatusUnauthorized, "Credentials are needed", ""}
 	forbidden            = kind{"forbidden", http.StatusForbidden, "The request is refused", ""}
 	notFound             = kind{"not-found", http.StatusNotFound, "There is nothing here", ""}
 	jobNotFound          = kind{"job-not-found", http.StatusNotFound, "No such job", ""}

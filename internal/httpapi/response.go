@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"gearman-gateway/internal/auth"
 )
 
 // maxWrite is how much of a response one write deadline covers. A slow client of a large result is cut off
@@ -17,7 +19,8 @@ type response struct {
 	api     *API
 	request *http.Request
 
-	status  int // 0 until the header is written
+	who     *auth.Identity // nil before admit
+	status  int            // 0 until the header is written
 	written int64
 	job     string // the id of the job it is about
 	err     error  // what went wrong, if anything

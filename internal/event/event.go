@@ -97,6 +97,7 @@ func New(t Type, subject string, seq uint64, now time.Time, d Data) Event {
 type Data struct {
 	// of jobs and functions
 	ID       string `json:"id,omitempty"`
+	Owner    string `json:"owner,omitempty"` // the identity that submitted the job; "": nobody is known
 	Handle   string `json:"handle,omitempty"`
 	Server   string `json:"server,omitempty"`
 	Function string `json:"function,omitempty"`

@@ -3,8 +3,10 @@ package httpapi
 import (
 	"errors"
 	"net/http"
+	"net/url"
 
 	"gearman-gateway/internal/auth"
+	"gearman-gateway/internal/ledger"
 )
 
 // open is what a route needs that everybody may call, without credentials.
@@ -33,7 +35,11 @@ func (a *API) identify(w *response, r *http.Request) (*auth.Identity, error) {
 		return auth.Anyone, nil
 	}
 	who, err := a.o.Identify(r)
-	if err == nil {
+	switch {
+	case err != nil:
+	case who.Name == "": // which would own what is nobody's
+		return nil, errors.New("an identity has no name")
+	default:
 		return who, nil
 	}
 	challenge, detail := `Bearer error="invalid_token"`, "These credentials are not accepted."
@@ -46,4 +52,41 @@ func (a *API) identify(w *response, r *http.Request) (*auth.Identity, error) {
 	}
 	w.Header().Set("WWW-Authenticate", challenge)
 	return nil, unauthorized.because("%s", detail).causedBy(err)
+}
+
+// permit returns why an identity may not submit a job of a function at a priority. The name of the function is valid, and it is
+// compared byte for byte.
+func permit(who *auth.Identity, function, priority string) error {
+	if !who.MayCall(function) {
+		return forbidden.because("These credentials are not for jobs of this function.")
+	}
+	if !who.MayUse(priority) {
+		return forbidden.because("These credentials are not for jobs of priority %s.", priority)
+	}
+	return nil
+}
+
+// caller is on whose behalf the ledger is asked.
+func (w *response) caller() ledger.Caller {
+	return ledger.Caller{Owner: w.who.Name, All: w.who.May(auth.Admin)}
+}
+
+// own returns the name of an identity that sees only what is its own; "" of one that sees all.
+func (w *response) own() string {
+	if w.who.May(auth.Admin) {
+		return ""
+	}
+	return w.who.Name
+}
+
+// ownerFilter returns whose jobs are to be listed; "": everybody's.
+func ownerFilter(who *auth.Identity, filters url.Values) (string, error) {
+	owner := filters.Get("owner")
+	switch {
+	case who.May(auth.Admin):
+		return owner, nil
+	case owner == "" || owner == who.Name:
+		return who.Name, nil
+	}
+	return "", forbidden.because("Jobs of other owners are for the scope admin.")
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"gearman-gateway/internal/auth"
 	"gearman-gateway/internal/ledger"
 )
 
@@ -52,7 +53,7 @@ func (a *API) batch(w *response, r *http.Request) error {
 	for i := range items {
 		items[i].traceparent = trace
 	}
-	a.submitAll(r.Context(), items)
+	a.submitAll(r.Context(), w.who, items)
 	if err := r.Context().Err(); err != nil && !errors.Is(context.Cause(r.Context()), errStopped) {
 		return err // nobody is there to be answered
 	}
@@ -130,20 +131,20 @@ func (a *API) tooMany() error {
 }
 
 // submitAll submits the items, begun in their order and a few at a time, and returns when each has its outcome.
-func (a *API) submitAll(ctx context.Context, items []batchItem) {
+func (a *API) submitAll(ctx context.Context, who *auth.Identity, items []batchItem) {
 	var next atomic.Int64
 	var group sync.WaitGroup
 	for range min(batchWidth, len(items)) {
 		group.Go(func() {
 			for n := next.Add(1) - 1; n < int64(len(items)); n = next.Add(1) - 1 {
-				a.submitItem(ctx, &items[n])
+				a.submitItem(ctx, who, &items[n])
 			}
 		})
 	}
 	group.Wait()
 }
 
-func (a *API) submitItem(ctx context.Context, i *batchItem) {
+func (a *API) submitItem(ctx context.Context, who *auth.Identity, i *batchItem) {
 	if i.err != nil {
 		return
 	}
@@ -155,7 +156,7 @@ func (a *API) submitItem(ctx context.Context, i *batchItem) {
 	if i.Mode == string(ledger.Sync) {
 		i.mistakes = append(i.mistakes, fieldError{Pointer: "#/mode", Detail: "must not be sync in a batch"})
 	}
-	t, err := a.task(&i.submission, i.mistakes)
+	t, err := a.task(who, &i.submission, i.mistakes)
 	if err != nil {
 		i.err = err
 		return

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"gearman-gateway/internal/auth"
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/ledger"
 )
@@ -258,7 +259,7 @@ func FuzzBatch(f *testing.F) {
 		if err != nil {
 			return
 		}
-		a.submitAll(t.Context(), items)
+		a.submitAll(t.Context(), auth.Anyone, items)
 		var outcomes []outcome
 		if err := json.Unmarshal(a.appendOutcomes(nil, items), &outcomes); err != nil || len(outcomes) != len(items) {
 			t.Errorf("%q: %d outcomes of %d items: %v", body, len(outcomes), len(items), err)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"net/http"
@@ -98,7 +99,7 @@ func (a *API) deliveries(w *response, r *http.Request) error {
 	}
 	limit := q.Limit
 	q.Limit++ // whether there is one more is whether there is another page
-	found, err := a.o.Webhooks.Deliveries(r.Context(), q)
+	found, err := a.findDeliveries(r.Context(), w, q)
 	if err != nil {
 		return err
 	}
@@ -164,7 +165,7 @@ func (a *API) delivery(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	d, err := a.o.Webhooks.Delivery(r.Context(), sink, eventID)
+	d, err := a.findDelivery(r.Context(), w, sink, eventID)
 	if err != nil {
 		return err
 	}
@@ -180,6 +181,11 @@ func (a *API) redeliver(w *response, r *http.Request) error {
 	if _, err := a.members(w, r); err != nil {
 		return err
 	}
+	if w.own() != "" {
+		if _, err := a.findDelivery(r.Context(), w, sink, eventID); err != nil {
+			return err
+		}
+	}
 	if err := a.o.Webhooks.Redeliver(r.Context(), sink, eventID); err != nil {
 		return err
 	}
@@ -190,6 +196,27 @@ func (a *API) redeliver(w *response, r *http.Request) error {
 	w.Header().Set("Location", "/deliveries/"+url.PathEscape(deliveryID(d)))
 	w.Header().Set("Retry-After", "1")
 	return writeDelivery(w, http.StatusAccepted, d)
+}
+
+// findDeliveries returns those of what is selected that the caller sees, as findDelivery.
+func (a *API) findDeliveries(ctx context.Context, w *response, q webhook.DeliveryQuery) ([]webhook.Delivery, error) {
+	if q.Owner = w.own(); q.Owner != "" {
+		if q.Sink != "" && q.Sink != webhook.CallbacksName {
+			return nil, nil
+		}
+		q.Sink = webhook.CallbacksName
+	}
+	return a.o.Webhooks.Deliveries(ctx, q)
+}
+
+// findDelivery returns a delivery that the caller sees. Those to sinks belong to whoever runs the gateway, those to a job's callback to
+// the job's owner.
+func (a *API) findDelivery(ctx context.Context, w *response, sink, eventID string) (webhook.Delivery, error) {
+	d, err := a.o.Webhooks.Delivery(ctx, sink, eventID)
+	if own := w.own(); err == nil && own != "" && (d.Owner != own || sink != webhook.CallbacksName) {
+		err = webhook.ErrNoDelivery
+	}
+	return d, err
 }
 
 // deliveryRef returns the event and the sink whose delivery the path names.

@@ -34,7 +34,7 @@ func (a *API) events(w *response, r *http.Request) error {
 	defer context.AfterFunc(a.drain, func() { cancel(errStopped) })()
 	s := newStream(w, after, cancel, func() {
 		// What becomes of a background job with a worker of somebody else is only known by asking; what is learned comes by Follow.
-		_, _ = a.o.Jobs.Job(ctx, id, 0)
+		_, _ = a.o.Jobs.Job(ctx, w.caller(), id, 0)
 	})
 	defer s.close()
 	if !rec.State.Ended() || after == 0 {
@@ -43,14 +43,14 @@ func (a *API) events(w *response, r *http.Request) error {
 			return nil
 		}
 	}
-	if err := a.o.Jobs.Follow(ctx, id, after, s.send); err != nil {
+	if err := a.o.Jobs.Follow(ctx, w.caller(), id, after, s.send); err != nil {
 		return err
 	}
 	if !s.opened {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	if rec, err = a.o.Jobs.Job(ctx, id, 0); err != nil {
+	if rec, err = a.o.Jobs.Job(ctx, w.caller(), id, 0); err != nil {
 		return err
 	}
 	return s.end(rec.State)

@@ -52,7 +52,7 @@ func (f *fake) Submit(ctx context.Context, t ledger.Task) (ledger.Record, error)
 	return queued(t), nil
 }
 
-func (f *fake) Job(ctx context.Context, ref string, wait time.Duration) (ledger.Record, error) {
+func (f *fake) Job(ctx context.Context, _ ledger.Caller, ref string, wait time.Duration) (ledger.Record, error) {
 	f.mu.Lock()
 	f.refs, f.waits = append(f.refs, ref), append(f.waits, wait)
 	f.mu.Unlock()
@@ -69,11 +69,11 @@ func (f *fake) List(_ context.Context, q ledger.Query) ([]ledger.Record, string,
 	return nil, "", nil
 }
 
-func (f *fake) Cancel(_ context.Context, ref string) (ledger.Record, error) {
+func (f *fake) Cancel(_ context.Context, _ ledger.Caller, ref string) (ledger.Record, error) {
 	return f.change(f.cancel, ref)
 }
 
-func (f *fake) RunAgain(_ context.Context, ref string) (ledger.Record, error) {
+func (f *fake) RunAgain(_ context.Context, _ ledger.Caller, ref string) (ledger.Record, error) {
 	return f.change(f.runAgain, ref)
 }
 
@@ -87,7 +87,7 @@ func (f *fake) change(by func(string) (ledger.Record, error), ref string) (ledge
 	return ledger.Record{}, ledger.ErrNotFound
 }
 
-func (f *fake) Follow(ctx context.Context, ref string, after uint64, send func(ledger.Entry) error) error {
+func (f *fake) Follow(ctx context.Context, _ ledger.Caller, ref string, after uint64, send func(ledger.Entry) error) error {
 	if f.follow != nil {
 		return f.follow(ctx, ref, after, send)
 	}

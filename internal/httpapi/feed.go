@@ -40,6 +40,7 @@ func (a *API) feed(w *response, r *http.Request) error {
 		return wrongParameters(m)
 	}
 	w.Header().Set("Vary", "Prefer")
+	q.Owner = w.own()
 	page, err := a.nextEvents(r.Context(), q, a.waitFor(w, r, filters.Get("wait"), 0))
 	if err != nil {
 		return err

@@ -44,7 +44,7 @@ func (a *API) cancel(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rec, err := a.o.Jobs.Cancel(r.Context(), ref)
+	rec, err := a.o.Jobs.Cancel(r.Context(), w.caller(), ref)
 	w.job = rec.ID
 	if err != nil {
 		return err
@@ -61,12 +61,27 @@ func (a *API) runAgain(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rec, err := a.o.Jobs.RunAgain(r.Context(), ref)
+	if err := a.permitAgain(w, r, ref); err != nil {
+		return err
+	}
+	rec, err := a.o.Jobs.RunAgain(r.Context(), w.caller(), ref)
 	w.job = rec.ID
 	if err != nil {
 		return err
 	}
 	return a.accepted(w, a.submitted(rec))
+}
+
+// permitAgain returns why the caller may not run a job again: what was allowed when it was submitted may not be any more.
+func (a *API) permitAgain(w *response, r *http.Request, ref string) error {
+	if w.who.Functions == nil && w.who.Priorities == nil {
+		return nil
+	}
+	old, err := a.o.Jobs.Job(r.Context(), w.caller(), ref, 0)
+	if err != nil {
+		return err
+	}
+	return permit(w.who, old.Function, old.Priority.String())
 }
 
 // result is GET /jobs/{handle}/result.
@@ -104,7 +119,7 @@ func (a *API) find(w *response, r *http.Request, wait time.Duration) (ledger.Rec
 		}
 		defer a.waiting.give(1)
 	}
-	rec, err := a.o.Jobs.Job(r.Context(), ref, wait)
+	rec, err := a.o.Jobs.Job(r.Context(), w.caller(), ref, wait)
 	w.job = rec.ID
 	return rec, err
 }

@@ -211,7 +211,7 @@ func TestAStrangersJob(t *testing.T) {
 		Handle: "H:a/b:7", Server: "g1:4730", State: ledger.Running, Gearman: &gearman.JobStatus{Known: true, Running: true},
 	})
 	body := c.do(http.MethodGet, "/jobs/H:a%2Fb:7", "").Body.String()
-	want := `{"id":null,"handle":"H:a/b:7","server":"g1:4730","function":null,"mode":null,"priority":null,"unique":null,"state":"running",` +
+	want := `{"id":null,"owner":null,"handle":"H:a/b:7","server":"g1:4730","function":null,"mode":null,"priority":null,"unique":null,"state":"running",` +
 		`"gearman":{"known":true,"running":true,"completed":false}`
 	if !strings.HasPrefix(body, want) || !strings.Contains(body, `"self":"/jobs/H:a%2Fb:7"`) || c.refs[0] != "H:a/b:7" {
 		t.Errorf("%v: %s", c.refs, body)

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -29,12 +30,13 @@ type functionServer struct {
 	Workers int    `json:"workers"`
 }
 
-// functions is GET /functions.
+// functions is GET /functions: those that the caller may submit jobs of.
 func (a *API) functions(w *response, r *http.Request) error {
 	infos, err := a.o.Servers.Functions(r.Context())
 	if err != nil {
 		return err
 	}
+	infos = slices.DeleteFunc(infos, func(f gearman.FunctionInfo) bool { return !w.who.MayCall(f.Function) })
 	return writeList(w, infos, func(f gearman.FunctionInfo) functionItem {
 		item := functionItem{f.Function, f.Queued, f.Running, f.Workers, nil}
 		for _, s := range f.Servers {

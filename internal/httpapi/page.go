@@ -26,13 +26,16 @@ var states = []string{
 
 // page is GET /jobs: the records, newest first.
 func (a *API) page(w *response, r *http.Request) error {
-	filters, err := query(r, "function", "state", "mode", "limit", "cursor")
+	filters, err := query(r, "function", "state", "mode", "owner", "limit", "cursor")
 	if err != nil {
 		return err
 	}
 	q, m := pageOf(filters)
 	if m != nil {
 		return wrongParameters(m)
+	}
+	if q.Owner, err = ownerFilter(w.who, filters); err != nil {
+		return err
 	}
 	records, next, err := a.o.Jobs.List(r.Context(), q)
 	if err != nil {

@@ -55,6 +55,8 @@ func appendJob(b []byte, v view) []byte {
 	rec := &v.Record
 	b = append(b, `{"id":`...)
 	b = appendKnown(b, rec.ID)
+	b = append(b, `,"owner":`...)
+	b = appendKnown(b, rec.Owner)
 	b = append(b, `,"handle":`...)
 	b = appendKnown(b, rec.Handle)
 	b = append(b, `,"server":`...)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"gearman-gateway/internal/auth"
 	"gearman-gateway/internal/ledger"
 )
 
@@ -31,7 +32,7 @@ func (a *API) submit(w *response, r *http.Request) error {
 		return err
 	}
 	preferAsync(w, r, &s)
-	t, err := a.task(&s, mistakes)
+	t, err := a.task(w.who, &s, mistakes)
 	if err != nil {
 		return err
 	}
@@ -58,6 +59,7 @@ func (a *API) call(w *response, r *http.Request) error {
 	defer release()
 
 	t := s.task(workload)
+	t.Owner = w.who.Name
 	if err := a.conforms(t); err != nil {
 		return err
 	}
@@ -107,7 +109,10 @@ func (a *API) callOf(w *response, r *http.Request) (s submission, err error) {
 	if wrong := a.checkCallback(&s); wrong != nil {
 		m = m.note(map[string]string{"url": "callback", "events": "callback_events"}[wrong.Member], wrong.Detail)
 	}
-	return s, wrongParameters(m)
+	if m != nil {
+		return s, wrongParameters(m)
+	}
+	return s, permit(w.who, s.Function, s.Priority)
 }
 
 // preferAsync makes a sync submission a tracked one if the request would rather have it so.
@@ -119,7 +124,7 @@ func preferAsync(w *response, r *http.Request, s *submission) {
 }
 
 // task checks a submission with a workload in it, and makes it a task. The mistakes are those that were found before.
-func (a *API) task(s *submission, mistakes []fieldError) (ledger.Task, error) {
+func (a *API) task(who *auth.Identity, s *submission, mistakes []fieldError) (ledger.Task, error) {
 	workload, mistake := s.workload()
 	if mistake != nil {
 		mistakes = append(mistakes, *mistake)
@@ -129,10 +134,14 @@ func (a *API) task(s *submission, mistakes []fieldError) (ledger.Task, error) {
 		p.fields = mistakes
 		return ledger.Task{}, p.sorted()
 	}
+	if err := permit(who, s.Function, s.Priority); err != nil {
+		return ledger.Task{}, err
+	}
 	if int64(len(workload)) > a.o.MaxWorkload {
 		return ledger.Task{}, tooLarge(a.o.MaxWorkload)
 	}
 	t := s.task(workload)
+	t.Owner = who.Name
 	return t, a.conforms(t, "workload")
 }
 

@@ -25,7 +25,7 @@ func TestSubmitInTheBackground(t *testing.T) {
 	if got, want := res.Header().Get("Location"), "/jobs/"+jobID; got != want {
 		t.Errorf("Location: got %q, want %q", got, want)
 	}
-	wantBody := `{"id":"` + jobID + `","handle":"H:g1:42","server":"g1:4730","function":"resize","mode":"background","priority":"high",` +
+	wantBody := `{"id":"` + jobID + `","owner":null,"handle":"H:g1:42","server":"g1:4730","function":"resize","mode":"background","priority":"high",` +
 		`"unique":"img-7","state":"queued","gearman":null,"progress":null,"result":null,"result_encoding":null,"error":null,` +
 		`"warnings":[],"attempt":null,"on_lost":null,"retry":null,"retry_of":null,"callback":null,"traceparent":null,"submitted_at":"2027-01-01T00:00:00.000Z",` +
 		`"run_at":null,"started_at":null,"ended_at":null,"deadline":null,"workers":2,"queue_depth":3,` +

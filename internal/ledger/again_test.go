@@ -100,7 +100,7 @@ func TestAPoisonousJobIsStoppedAndKept(t *testing.T) {
 		}
 		later(time.Hour)
 		b.quiet()
-		again, err := b.RunAgain(t.Context(), r.ID)
+		again, err := b.RunAgain(t.Context(), everyone, r.ID)
 		if err != nil {
 			t.Fatal(err)
 		}

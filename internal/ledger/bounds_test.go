@@ -53,7 +53,7 @@ func TestTheOldestEndedJobIsForgottenFirst(t *testing.T) {
 		second := b.finish("H:3", "second")
 		third := b.finish("H:4", "third")
 		for id, kept := range map[string]bool{bg.ID: true, first: false, second: true, third: true} {
-			if _, err := b.Job(t.Context(), id, 0); (err == nil) != kept {
+			if _, err := b.Job(t.Context(), everyone, id, 0); (err == nil) != kept {
 				t.Errorf("job %s: %v, want it kept: %v", id, err, kept)
 			}
 		}
@@ -72,7 +72,7 @@ func TestThenTheOldestLiveBackgroundJobAndNeverALiveSyncJob(t *testing.T) {
 		b.before(ours)
 		_, bg3 := b.background("c", "H:4")
 		for id, kept := range map[string]bool{fg.Unique: true, bg1.ID: false, bg2.ID: true, bg3.ID: true} {
-			if _, err := b.Job(t.Context(), id, 0); (err == nil) != kept {
+			if _, err := b.Job(t.Context(), everyone, id, 0); (err == nil) != kept {
 				t.Errorf("job %s: %v, want it kept: %v", id, err, kept)
 			}
 		}
@@ -139,7 +139,7 @@ func TestTheOldestResultsMakeRoom(t *testing.T) {
 func TestAResultThatIsWaitedForIsNotDropped(t *testing.T) {
 	bubble(t, Options{MaxBytes: 100}, func(t *testing.T, b *lab) {
 		waited := b.finish("H:1", strings.Repeat("w", 60))
-		j := b.find(waited) // as a caller does that has not got its answer yet
+		j := b.find(everyone, waited) // as a caller does that has not got its answer yet
 		other := b.finish("H:2", strings.Repeat("o", 60))
 		if r := b.now(other); r.Kept || r.State != Completed {
 			t.Errorf("there was no room for %+v", r)

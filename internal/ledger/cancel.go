@@ -18,10 +18,10 @@ var (
 // Cancel ends a job that is scheduled or queued, and one that runs in our own pool, whose handler then sees its context end. It
 // returns the record; of a job of our own pool it may still be running. The error is ErrNotFound, ErrEnded, ErrRunning, or why the
 // job server could not be told.
-func (l *Ledger) Cancel(ctx context.Context, ref string) (Record, error) {
-	j := l.find(ref)
+func (l *Ledger) Cancel(ctx context.Context, who Caller, ref string) (Record, error) {
+	j := l.find(who, ref)
 	if j == nil {
-		return l.cancelElsewhere(ctx, ref)
+		return l.cancelElsewhere(ctx, who, ref)
 	}
 	defer l.release(j)
 	l.mu.Lock()
@@ -55,14 +55,14 @@ func (l *Ledger) Cancel(ctx context.Context, ref string) (Record, error) {
 }
 
 // cancelElsewhere cancels a stranger's job. What the store alone has, has ended.
-func (l *Ledger) cancelElsewhere(ctx context.Context, ref string) (Record, error) {
-	switch r, err := l.o.Store.Get(ctx, ref); {
+func (l *Ledger) cancelElsewhere(ctx context.Context, who Caller, ref string) (Record, error) {
+	switch r, err := l.inStore(ctx, who, ref); {
 	case err == nil:
 		return r, ErrEnded
 	case !errors.Is(err, ErrNotFound):
 		return Record{}, err
 	}
-	where, r, err := l.stranger(ctx, ref)
+	where, r, err := l.stranger(ctx, who, ref)
 	if err != nil {
 		return Record{}, err
 	}

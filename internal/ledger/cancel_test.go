@@ -19,11 +19,11 @@ func TestCancelOfAJobThatNoJobServerHas(t *testing.T) {
 		lives(t, Options{}, func(t *testing.T, b *life) {
 			r := b.enter(Task{Mode: mode, RunAt: time.Now().Add(time.Hour)})
 			later(time.Minute)
-			got, err := b.Cancel(t.Context(), r.ID)
+			got, err := b.Cancel(t.Context(), everyone, r.ID)
 			if err != nil || got.State != Cancelled || got.Error == nil || got.Error.Kind != "cancelled" {
 				t.Errorf("%s: %+v, %v", mode, got, err)
 			}
-			if _, err := b.Cancel(t.Context(), r.ID); !errors.Is(err, ErrEnded) {
+			if _, err := b.Cancel(t.Context(), everyone, r.ID); !errors.Is(err, ErrEnded) {
 				t.Errorf("%s: once more: %v", mode, err)
 			}
 			later(2 * time.Hour)
@@ -34,7 +34,7 @@ func TestCancelOfAJobThatNoJobServerHas(t *testing.T) {
 			b.restart()
 			later(2 * time.Hour)
 			b.quiet()
-			if _, err := b.Cancel(t.Context(), r.ID); !errors.Is(err, ErrEnded) {
+			if _, err := b.Cancel(t.Context(), everyone, r.ID); !errors.Is(err, ErrEnded) {
 				t.Errorf("%s: in the store alone: %v", mode, err)
 			}
 		})
@@ -46,7 +46,7 @@ func TestCancelOfATrackedJobThatWaitsForAJobServer(t *testing.T) {
 		r := b.enter(Task{Mode: Tracked})
 		b.next().refused(errNotSent)
 		synctest.Wait()
-		if got, err := b.Cancel(t.Context(), r.ID); err != nil || got.State != Cancelled {
+		if got, err := b.Cancel(t.Context(), everyone, r.ID); err != nil || got.State != Cancelled {
 			t.Errorf("%+v, %v", got, err)
 		}
 		later(time.Minute)
@@ -62,7 +62,7 @@ func TestCancelOfAQueuedJob(t *testing.T) {
 			})
 			b.next().created(at("H:1"))
 			b.servers.say(gearman.JobStatus{Known: true})
-			got, err := b.Cancel(t.Context(), "H:1")
+			got, err := b.Cancel(t.Context(), everyone, "H:1")
 			if err != nil || got.State != Cancelled {
 				t.Errorf("%s: %+v, %v", mode, got, err)
 			}
@@ -85,7 +85,7 @@ func TestCancelOfARunOfOurPool(t *testing.T) {
 		s.created(at("H:1"))
 		a := assign(s, "H:1")
 		b.before(a)
-		if got, err := b.Cancel(t.Context(), r.ID); err != nil || got.State != Running {
+		if got, err := b.Cancel(t.Context(), everyone, r.ID); err != nil || got.State != Running {
 			t.Errorf("%+v, %v", got, err)
 		}
 		if len(told) != 1 || told[0] != a {
@@ -102,7 +102,7 @@ func TestCancelOfARunOfOurPool(t *testing.T) {
 		s.lost(errCut)
 		a = assign(s, "H:2")
 		b.before(a)
-		if _, err := b.Cancel(t.Context(), r.ID); err != nil {
+		if _, err := b.Cancel(t.Context(), everyone, r.ID); err != nil {
 			t.Error(err)
 		}
 		if len(told) != 1 || told[0] != a {
@@ -117,11 +117,11 @@ func TestCancelOfWhatRunsElsewhereIsRefused(t *testing.T) {
 		s := b.next()
 		s.created(at("H:1"))
 		s.data("x")
-		if _, err := b.Cancel(t.Context(), r.ID); !errors.Is(err, ErrRunning) {
+		if _, err := b.Cancel(t.Context(), everyone, r.ID); !errors.Is(err, ErrRunning) {
 			t.Errorf("error %v", err)
 		}
 		s.lost(errCut) // that stops no worker
-		if got, err := b.Cancel(t.Context(), r.ID); !errors.Is(err, ErrRunning) {
+		if got, err := b.Cancel(t.Context(), everyone, r.ID); !errors.Is(err, ErrRunning) {
 			t.Errorf("with its connection lost: %v, %s", err, got.State)
 		}
 	})
@@ -132,11 +132,11 @@ func TestCancelThatTheJobServerRefuses(t *testing.T) {
 		r := b.enter(Task{Mode: Tracked})
 		b.next().created(at("H:1"))
 		b.servers.cancel = errUnknownJob // a worker has it, and has said nothing yet
-		if _, err := b.Cancel(t.Context(), r.ID); !errors.Is(err, ErrRunning) {
+		if _, err := b.Cancel(t.Context(), everyone, r.ID); !errors.Is(err, ErrRunning) {
 			t.Errorf("error %v", err)
 		}
 		b.servers.cancel = errors.New("timeout")
-		if _, err := b.Cancel(t.Context(), r.ID); !errors.Is(err, gearman.ErrUnavailable) {
+		if _, err := b.Cancel(t.Context(), everyone, r.ID); !errors.Is(err, gearman.ErrUnavailable) {
 			t.Errorf("error %v", err)
 		}
 		b.ends(r.ID, Queued)
@@ -152,18 +152,18 @@ func TestCancelOfAStrangersJob(t *testing.T) {
 			}
 			return at(handle), gearman.JobStatus{Known: true, Running: running}, true, nil
 		}
-		if r, err := b.Cancel(t.Context(), "H:9"); err != nil || r.State != Cancelled || r.ID != "" {
+		if r, err := b.Cancel(t.Context(), everyone, "H:9"); err != nil || r.State != Cancelled || r.ID != "" {
 			t.Errorf("%+v, %v", r, err)
 		}
 		b.servers.cancel = errUnknownJob
-		if _, err := b.Cancel(t.Context(), "H:9"); !errors.Is(err, ErrRunning) {
+		if _, err := b.Cancel(t.Context(), everyone, "H:9"); !errors.Is(err, ErrRunning) {
 			t.Errorf("refused: %v", err)
 		}
 		running = true
-		if _, err := b.Cancel(t.Context(), "H:9"); !errors.Is(err, ErrRunning) {
+		if _, err := b.Cancel(t.Context(), everyone, "H:9"); !errors.Is(err, ErrRunning) {
 			t.Errorf("running: %v", err)
 		}
-		if _, err := b.Cancel(t.Context(), "H:10"); !errors.Is(err, ErrNotFound) {
+		if _, err := b.Cancel(t.Context(), everyone, "H:10"); !errors.Is(err, ErrNotFound) {
 			t.Errorf("nobody's: %v", err)
 		}
 		if len(b.servers.cancelled) != 2 {
@@ -182,7 +182,7 @@ func TestACancelWhileAJobIsBeingStored(t *testing.T) {
 				return b.Submit(t.Context(), Task{Function: "f", Mode: Tracked, RunAt: time.Now().Add(time.Hour)})
 			})
 			id := b.inMemory(Query{Limit: 1})[0].ID
-			if r, err := b.Cancel(t.Context(), id); err != nil || r.State != Cancelled {
+			if r, err := b.Cancel(t.Context(), everyone, id); err != nil || r.State != Cancelled {
 				t.Fatalf("cancel: %+v, %v", r, err)
 			}
 			b.disk.with(func() { b.disk.fail = fail })

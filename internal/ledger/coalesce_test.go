@@ -168,7 +168,7 @@ func TestACoalescedJobThatOurPoolHasBeforeItsHandlesAreRead(t *testing.T) {
 					}
 					b.servers.say(gearman.JobStatus{}) // it is over
 					for name, r := range map[string]Record{"first": r1, "second": r2} {
-						if got, err := b.Job(t.Context(), r.ID, 0); err != nil || string(got.Result) != "result" {
+						if got, err := b.Job(t.Context(), everyone, r.ID, 0); err != nil || string(got.Result) != "result" {
 							t.Errorf("%s caller's id leads to %s, %q, %v", name, got.State, got.Result, err)
 						}
 					}
@@ -193,7 +193,7 @@ func TestAWaitForAJobThatIsMergedIsOneForTheOther(t *testing.T) {
 			}
 			return gearman.JobStatus{Known: true}, nil
 		}
-		waiting := b.call(func() (Record, error) { return b.Job(ctx, second.ID, time.Minute) })
+		waiting := b.call(func() (Record, error) { return b.Job(ctx, everyone, second.ID, time.Minute) })
 		s.created(at("H:1"))
 		synctest.Wait()
 		a := assign(first, "H:1")

@@ -29,7 +29,7 @@ func (l *Ledger) enter(ctx context.Context, t Task) (j *job, how entry, err erro
 			return j, replayed, err
 		}
 	}
-	j = newJob(t)
+	j = l.newJob(t)
 	if other, err := l.room(j); other != nil || err != nil {
 		return other, joined, errors.Join(err, l.addKey(ctx, other, t.Key))
 	}
@@ -110,10 +110,10 @@ func (l *Ledger) addKey(ctx context.Context, j *job, k *Key) error {
 	return err
 }
 
-func newJob(t Task) *job {
+func (l *Ledger) newJob(t Task) *job {
 	j := &job{
 		Record: Record{
-			ID: uuid.Must(uuid.NewV7()).String(), Function: t.Function, Unique: t.Unique, Mode: t.Mode, Priority: t.Priority,
+			ID: uuid.Must(uuid.NewV7()).String(), Owner: t.Owner, Function: t.Function, Unique: t.Unique, Mode: t.Mode, Priority: t.Priority,
 			RunAt: t.RunAt, Deadline: t.Deadline, OnLost: t.OnLost, Retry: t.Retry, RetryOf: t.RetryOf,
 			Callback: t.Callback, Traceparent: t.Traceparent,
 			State: Queued, SubmittedAt: time.Now(),
@@ -136,10 +136,7 @@ func newJob(t Task) *job {
 	if t.Key != nil {
 		j.key = &Key{Key: t.Key.Key, Fingerprint: t.Key.Fingerprint, ID: j.ID, At: j.SubmittedAt}
 	}
-	j.wire = j.ID
-	if t.Mode == Background && t.Unique != "" {
-		j.wire = t.Unique
-	}
+	j.wire = l.wireUnique(&j.Record)
 	return j
 }
 

@@ -13,7 +13,7 @@ func TestEventsAreCountedOnAfterARestart(t *testing.T) {
 	lives(t, Options{}, func(t *testing.T, b *life) {
 		r := b.enter(Task{Mode: Tracked, RunAt: time.Now().Add(time.Hour)})
 		b.restart()
-		got, err := b.Cancel(t.Context(), r.ID)
+		got, err := b.Cancel(t.Context(), everyone, r.ID)
 		if err != nil || got.EventSeq != 2 {
 			t.Errorf("%v; the cancel is event %d, want 2", err, got.EventSeq)
 		}

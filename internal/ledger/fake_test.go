@@ -187,6 +187,9 @@ type lab struct {
 	store   *store
 }
 
+// everyone is who asks where ownership does not matter.
+var everyone = Caller{All: true}
+
 func newLab(t *testing.T, o Options) *lab {
 	b := &lab{t: t, servers: &servers{submits: make(chan *submission, 1000)}, store: &store{memory: newMemory(nil)}}
 	o.Servers, o.Store = b.servers, b.store
@@ -280,7 +283,7 @@ func (b *lab) background(unique, handle string) (*submission, Record) {
 // now returns the record as the ledger has it, without a wait.
 func (b *lab) now(ref string) Record {
 	b.t.Helper()
-	r, err := b.Job(b.t.Context(), ref, 0)
+	r, err := b.Job(b.t.Context(), everyone, ref, 0)
 	if err != nil {
 		b.t.Fatalf("job %s: %v", ref, err)
 	}
@@ -695,7 +698,7 @@ func later(d time.Duration) {
 // of returns a job as the ledger has it, without asking a job server.
 func (b *life) of(id string) Record {
 	b.t.Helper()
-	j := b.find(id)
+	j := b.find(everyone, id)
 	if j == nil {
 		b.t.Fatalf("job %s is not in the ledger", id)
 	}

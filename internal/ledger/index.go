@@ -64,9 +64,10 @@ func (j *job) ended() <-chan struct{} {
 
 type key struct{ function, unique string }
 
-// shared is what jobs must have in common to be one: a caller's unique never joins jobs of different modes.
+// shared is what jobs must have in common to be one: a caller's unique never joins jobs of different modes or owners.
 type shared struct {
-	mode Mode
+	owner string
+	mode  Mode
 	key
 }
 
@@ -128,7 +129,7 @@ func (x *index) insert(j *job) {
 	}
 }
 
-func (j *job) shared() shared { return shared{j.Mode, key{j.Function, j.Unique}} }
+func (j *job) shared() shared { return shared{j.Owner, j.Mode, key{j.Function, j.Unique}} }
 
 // place notes the handle that a job server gave to a job.
 func (x *index) place(j *job, where gearman.Job) {
@@ -262,16 +263,17 @@ func (x *index) shed(max int64, before time.Time, stored bool) {
 	}
 }
 
-// find returns the job that has the id or handle, held; nil if there is none.
-func (x *index) find(ref string) *job {
+// find returns the job that has the id or handle, held; nil if there is none that the caller sees.
+func (x *index) find(who Caller, ref string) *job {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	j := x.byID[ref]
 	if j == nil {
 		j = x.byHandle[ref]
 	}
-	if j != nil {
-		j.waiters++
+	if j == nil || !who.sees(j.Owner) {
+		return nil
 	}
+	j.waiters++
 	return j
 }

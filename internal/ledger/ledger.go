@@ -32,6 +32,9 @@ type Options struct {
 	Events  event.Sink // gets the events where there is no Store
 	// CancelRun ends the context of a run of our own pool. It is called without any lock and does not block; nil if there is no pool.
 	CancelRun func(*gearman.Assignment)
+	// SharedUniques has callers' uniques of background jobs go to the job servers as they are, so that jobs of different owners, and those of
+	// other clients, are coalesced.
+	SharedUniques bool
 	// EventsFull reports whether a tracked or scheduled job must be refused because there is no room for its events: ErrEventsFull. It
 	// does not block; nil: there always is room.
 	EventsFull func() bool
@@ -90,6 +93,9 @@ func New(o Options) *Ledger {
 // later.
 func (l *Ledger) Submit(ctx context.Context, t Task) (Record, error) {
 	t.Mode = cmp.Or(t.Mode, Background)
+	if t.Key != nil {
+		t.Key = &Key{Key: keyOf(t.Owner, t.Key.Key), Fingerprint: t.Key.Fingerprint}
+	}
 	j, how, err := l.enter(ctx, t)
 	if err != nil {
 		return Record{}, err
@@ -130,7 +136,7 @@ func (j *job) stub(err error) Record {
 	if errors.Is(err, gearman.ErrNotSent) || errors.As(err, new(*gearman.ServerError)) || errors.As(err, new(*gearman.NameError)) {
 		return Record{}
 	}
-	return Record{ID: j.ID, Function: j.Function, Mode: j.Mode}
+	return Record{ID: j.ID, Owner: j.Owner, Function: j.Function, Mode: j.Mode}
 }
 
 var errNoAnswer = errors.New("the job server did not answer in time")
@@ -233,12 +239,12 @@ const askInterval = time.Second
 // and a background job that no server knows any more becomes Unknown. A handle that is not in the ledger but that a job server
 // knows is a stranger's job: its Record has no ID. The error is ErrNotFound, or why a job server could not be asked for a stranger's
 // job.
-func (l *Ledger) Job(ctx context.Context, ref string, wait time.Duration) (Record, error) {
+func (l *Ledger) Job(ctx context.Context, who Caller, ref string, wait time.Duration) (Record, error) {
 	lapse := time.NewTimer(wait)
 	defer lapse.Stop()
 	again := time.NewTicker(askInterval)
 	defer again.Stop()
-	j := l.find(ref)
+	j := l.find(who, ref)
 	defer func() { l.release(j) }()
 	var r Record
 	for {
@@ -248,7 +254,7 @@ func (l *Ledger) Job(ctx context.Context, ref string, wait time.Duration) (Recor
 			j = l.follow(j)
 			r, err = l.look(ctx, j)
 		} else {
-			r, err = l.elsewhere(ctx, ref)
+			r, err = l.elsewhere(ctx, who, ref)
 		}
 		if errors.Is(err, ErrNotFound) && before.State != "" { // it was there a moment ago
 			before.State, before.Gearman = Unknown, &gearman.JobStatus{}
@@ -297,18 +303,27 @@ func (l *Ledger) expire(r Record) Record {
 }
 
 // elsewhere looks for what is not in memory: in the store, then with the job servers.
-func (l *Ledger) elsewhere(ctx context.Context, ref string) (Record, error) {
-	r, err := l.o.Store.Get(ctx, ref)
+func (l *Ledger) elsewhere(ctx context.Context, who Caller, ref string) (Record, error) {
+	r, err := l.inStore(ctx, who, ref)
 	if !errors.Is(err, ErrNotFound) {
 		return l.expire(r), err
 	}
-	_, r, err = l.stranger(ctx, ref)
+	_, r, err = l.stranger(ctx, who, ref)
+	return r, err
+}
+
+// inStore looks for what is not in memory in the store.
+func (l *Ledger) inStore(ctx context.Context, who Caller, ref string) (Record, error) {
+	r, err := l.o.Store.Get(ctx, ref)
+	if err == nil && !who.sees(r.Owner) {
+		return Record{}, ErrNotFound
+	}
 	return r, err
 }
 
 // stranger asks the job servers for a handle that is not in the ledger.
-func (l *Ledger) stranger(ctx context.Context, handle string) (gearman.Job, Record, error) {
-	if uuid.Validate(handle) == nil || gearman.CheckHandle(handle) != nil || !strings.Contains(handle, ":") {
+func (l *Ledger) stranger(ctx context.Context, who Caller, handle string) (gearman.Job, Record, error) {
+	if !who.All || uuid.Validate(handle) == nil || gearman.CheckHandle(handle) != nil || !strings.Contains(handle, ":") {
 		return gearman.Job{}, Record{}, ErrNotFound
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.o.StatusTimeout)

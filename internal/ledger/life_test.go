@@ -256,7 +256,7 @@ func TestATaskThatNoJobServerTookLeavesNoRecord(t *testing.T) {
 					t.Errorf("%s got %v, want %v", name, err, why)
 				}
 			}
-			if _, err := b.Job(t.Context(), s.Unique, 0); !errors.Is(err, ErrNotFound) {
+			if _, err := b.Job(t.Context(), everyone, s.Unique, 0); !errors.Is(err, ErrNotFound) {
 				t.Errorf("the record: %v", err)
 			}
 			if n := len(b.store.events); n != 0 {

@@ -28,7 +28,7 @@ func (l *Ledger) inMemory(q Query) []Record {
 	for e := l.entered.Back(); e != nil && len(records) < q.Limit; e = e.Prev() {
 		r := e.Value.(*job).Record
 		if q.Before != "" && r.ID >= q.Before || q.Function != "" && r.Function != q.Function ||
-			q.State != "" && r.State != q.State || q.Mode != "" && r.Mode != q.Mode {
+			q.State != "" && r.State != q.State || q.Mode != "" && r.Mode != q.Mode || q.Owner != "" && r.Owner != q.Owner {
 			continue
 		}
 		r.Result, r.Warnings, r.Log = nil, nil, nil

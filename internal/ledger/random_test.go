@@ -254,7 +254,7 @@ func randomCall(t *testing.T, l *Ledger, random *rand.Rand) {
 		t.Errorf("error %v", err)
 	}
 	for _, ref := range []string{r.ID, r.Handle, fmt.Sprint("H:", random.Intn(1000))} {
-		if _, err := l.Job(ctx, ref, time.Duration(random.Intn(2))*time.Millisecond); err != nil &&
+		if _, err := l.Job(ctx, everyone, ref, time.Duration(random.Intn(2))*time.Millisecond); err != nil &&
 			!errors.Is(err, ErrNotFound) && !errors.Is(err, context.Canceled) && !errors.Is(err, gearman.ErrNotSent) {
 			t.Errorf("job %q: %v", ref, err)
 		}

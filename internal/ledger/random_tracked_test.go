@@ -253,7 +253,7 @@ func trackedAtRandom(t *testing.T, seed int64, asked bool) {
 			}
 			mu.Unlock()
 			life.RLock()
-			if _, err := l.Job(t.Context(), id, 0); err != nil && id != "" {
+			if _, err := l.Job(t.Context(), everyone, id, 0); err != nil && id != "" {
 				t.Errorf("job %s: %v", id, err)
 			}
 			life.RUnlock()

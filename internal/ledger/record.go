@@ -55,6 +55,7 @@ const (
 
 // Task is what a caller wants done.
 type Task struct {
+	Owner    string // whose job it is; "": nobody's, which only a Caller with All sees
 	Function string
 	Workload []byte
 	Unique   string // the caller's; "" is none
@@ -76,6 +77,7 @@ type Task struct {
 // Record is a snapshot of what is known of a job. Its slices and pointers are shared and must not be changed.
 type Record struct {
 	ID       string // UUIDv7; "" for a stranger's job that only a job server knows
+	Owner    string // whose job it is; "": nobody's
 	Handle   string // "" until the job server gave one
 	Server   string // host:port, as configured
 	Function string

@@ -13,10 +13,10 @@ var (
 	ErrNoWorkload = errors.New("the job's workload was not kept")
 )
 
-// RunAgain submits a tracked job that failed, was lost or cancelled as a new job, whose RetryOf names the old one. The error is
+// RunAgain submits a tracked job that failed, was lost or cancelled as a new job of the same owner, whose RetryOf names the old one. The error is
 // ErrNotFound, one of the above, or one of Submit.
-func (l *Ledger) RunAgain(ctx context.Context, ref string) (Record, error) {
-	old, workload, err := l.ended(ctx, ref)
+func (l *Ledger) RunAgain(ctx context.Context, who Caller, ref string) (Record, error) {
+	old, workload, err := l.ended(ctx, who, ref)
 	switch {
 	case err != nil:
 		return Record{}, err
@@ -35,16 +35,16 @@ func (l *Ledger) RunAgain(ctx context.Context, ref string) (Record, error) {
 		}
 	}
 	return l.Submit(ctx, Task{
-		Function: old.Function, Workload: workload, Mode: old.Mode, Priority: old.Priority, Unique: old.Unique,
+		Owner: old.Owner, Function: old.Function, Workload: workload, Mode: old.Mode, Priority: old.Priority, Unique: old.Unique,
 		OnLost: old.OnLost, Retry: old.Retry, RetryOf: old.ID, Callback: old.Callback, Traceparent: old.Traceparent,
 	})
 }
 
 // ended returns a job's record, and its workload where that is in memory.
-func (l *Ledger) ended(ctx context.Context, ref string) (r Record, workload []byte, err error) {
-	j := l.find(ref)
+func (l *Ledger) ended(ctx context.Context, who Caller, ref string) (r Record, workload []byte, err error) {
+	j := l.find(who, ref)
 	if j == nil {
-		r, err = l.o.Store.Get(ctx, ref)
+		r, err = l.inStore(ctx, who, ref)
 		return r, nil, err
 	}
 	defer l.release(j)

@@ -162,7 +162,7 @@ func TestRunAgainIsANewJobWithTheSameTask(t *testing.T) {
 	lives(t, Options{}, func(t *testing.T, b *life) {
 		task := Task{Mode: Tracked, Workload: []byte("w"), Priority: gearman.High, OnLost: Fail, Retry: Retry{Max: 1, Backoff: time.Second}}
 		old := b.enter(task)
-		_, err := b.RunAgain(t.Context(), old.ID)
+		_, err := b.RunAgain(t.Context(), everyone, old.ID)
 		if !errors.Is(err, ErrNotEnded) {
 			t.Errorf("queued: %v", err)
 		}
@@ -177,7 +177,7 @@ func TestRunAgainIsANewJobWithTheSameTask(t *testing.T) {
 			if where != "in memory" {
 				b.restart()
 			}
-			r, err := b.RunAgain(t.Context(), old.ID)
+			r, err := b.RunAgain(t.Context(), everyone, old.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -190,11 +190,11 @@ func TestRunAgainIsANewJobWithTheSameTask(t *testing.T) {
 			}
 			s.created(at("H:3"))
 			s.completed("done")
-			if _, err := b.RunAgain(t.Context(), r.ID); !errors.Is(err, ErrCompleted) {
+			if _, err := b.RunAgain(t.Context(), everyone, r.ID); !errors.Is(err, ErrCompleted) {
 				t.Errorf("completed: %v", err)
 			}
 		}
-		if _, err := b.RunAgain(t.Context(), "nobody"); !errors.Is(err, ErrNotFound) {
+		if _, err := b.RunAgain(t.Context(), everyone, "nobody"); !errors.Is(err, ErrNotFound) {
 			t.Errorf("nobody: %v", err)
 		}
 	})
@@ -210,7 +210,7 @@ func TestRunAgainInMemory(t *testing.T) {
 		s := <-servers.submits
 		s.created(at("H:1"))
 		s.failed()
-		again, err := l.RunAgain(t.Context(), r.ID)
+		again, err := l.RunAgain(t.Context(), everyone, r.ID)
 		if err != nil || again.RetryOf != r.ID {
 			t.Fatal(again, err)
 		}
@@ -226,10 +226,10 @@ func TestRunAgainInMemory(t *testing.T) {
 		(<-servers.submits).created(at("H:2"))
 		<-done
 		servers.say(gearman.JobStatus{})
-		if r, err := l.Job(t.Context(), bg.ID, 0); err != nil || r.State != Unknown {
+		if r, err := l.Job(t.Context(), everyone, bg.ID, 0); err != nil || r.State != Unknown {
 			t.Fatal(r, err)
 		}
-		if _, err := l.RunAgain(t.Context(), bg.ID); !errors.Is(err, ErrNoWorkload) {
+		if _, err := l.RunAgain(t.Context(), everyone, bg.ID); !errors.Is(err, ErrNoWorkload) {
 			t.Errorf("background: %v", err)
 		}
 		if err := l.consistent(); err != nil {

@@ -145,7 +145,7 @@ func TestAScheduledJobThatIsCoalescedKeepsItsRecord(t *testing.T) {
 		b.before(a)
 		b.after(a, "both")
 		b.servers.say(gearman.JobStatus{})
-		r, err := b.Job(t.Context(), scheduled.ID, 0)
+		r, err := b.Job(t.Context(), everyone, scheduled.ID, 0)
 		if err != nil || !r.State.Ended() {
 			t.Errorf("got %+v, %v", r, err)
 		}

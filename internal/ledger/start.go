@@ -54,11 +54,8 @@ func (l *Ledger) resume(r Record) {
 		logSeq: uint64(max(0, time.Since(r.SubmittedAt).Microseconds())),
 	}
 	j.Record.Log = nil
-	j.wire = j.ID
-	switch {
-	case j.Mode == Background && j.Unique != "":
-		j.wire = j.Unique
-	case j.Attempt > 0:
+	j.wire = l.wireUnique(&j.Record)
+	if j.Mode != Background && j.Attempt > 0 {
 		j.wire = attemptWire(j)
 	}
 	l.insert(j)

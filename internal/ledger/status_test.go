@@ -77,7 +77,7 @@ func TestAWaitEndsWithTheJob(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, b *lab) {
 		s, o := b.sync("H:1")
 		begin := time.Now()
-		waiting := b.call(func() (Record, error) { return b.Job(t.Context(), "H:1", time.Hour) })
+		waiting := b.call(func() (Record, error) { return b.Job(t.Context(), everyone, "H:1", time.Hour) })
 		<-time.After(10*time.Second + time.Millisecond) // the bubble's time
 		s.completed("result")
 		if r := waiting.must(t); string(r.Result) != "result" || time.Since(begin) != 10*time.Second+time.Millisecond {
@@ -92,7 +92,7 @@ func TestAWaitEndsWhenItLapses(t *testing.T) {
 		_, r := b.background("u", "H:1")
 		b.servers.say(gearman.JobStatus{Known: true})
 		begin := time.Now()
-		got, err := b.Job(t.Context(), r.ID, 5500*time.Millisecond)
+		got, err := b.Job(t.Context(), everyone, r.ID, 5500*time.Millisecond)
 		if err != nil || got.State != Queued || time.Since(begin) != 5500*time.Millisecond {
 			t.Errorf("after %v: %+v, %v", time.Since(begin), got, err)
 		}
@@ -106,7 +106,7 @@ func TestAWaitEndsWithItsCaller(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, b *lab) {
 		b.background("u", "H:1")
 		ctx, leave := context.WithCancel(t.Context())
-		waiting := b.call(func() (Record, error) { return b.Job(ctx, "H:1", time.Hour) })
+		waiting := b.call(func() (Record, error) { return b.Job(ctx, everyone, "H:1", time.Hour) })
 		begin := time.Now()
 		leave()
 		if _, err := waiting.get(); !errors.Is(err, context.Canceled) || time.Since(begin) != 0 {
@@ -120,7 +120,7 @@ func TestAWaitFindsThatAJobIsUnknown(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, b *lab) {
 		b.background("u", "H:1")
 		b.servers.say(gearman.JobStatus{Known: true, Running: true})
-		waiting := b.call(func() (Record, error) { return b.Job(t.Context(), "H:1", time.Hour) })
+		waiting := b.call(func() (Record, error) { return b.Job(t.Context(), everyone, "H:1", time.Hour) })
 		<-time.After(2500 * time.Millisecond) // the bubble's time
 		b.servers.say(gearman.JobStatus{})
 		begin := time.Now()
@@ -139,7 +139,7 @@ func TestAJobServerThatHangsHoldsUpAnAnswerForStatusTimeout(t *testing.T) {
 			t.Errorf("after %v: %+v", time.Since(begin), got)
 		}
 		begin = time.Now()
-		if _, err := b.Job(t.Context(), "H:9", 0); !errors.Is(err, gearman.ErrUnavailable) || time.Since(begin) != 3*time.Second {
+		if _, err := b.Job(t.Context(), everyone, "H:9", 0); !errors.Is(err, gearman.ErrUnavailable) || time.Since(begin) != 3*time.Second {
 			t.Errorf("a stranger's job, after %v: %v", time.Since(begin), err)
 		}
 	})
@@ -178,7 +178,7 @@ func TestAStrangersJob(t *testing.T) {
 			t.Errorf("running: %s", diff)
 		}
 
-		waiting := b.call(func() (Record, error) { return b.Job(t.Context(), "H:5", time.Minute) })
+		waiting := b.call(func() (Record, error) { return b.Job(t.Context(), everyone, "H:5", time.Minute) })
 		b.servers.mu.Lock()
 		b.servers.find = nil
 		b.servers.mu.Unlock()
@@ -186,13 +186,13 @@ func TestAStrangersJob(t *testing.T) {
 		if diff := cmp.Diff(want, waiting.must(t)); diff != "" {
 			t.Errorf("gone while it was waited for: %s", diff)
 		}
-		if _, err := b.Job(t.Context(), "H:5", time.Minute); !errors.Is(err, ErrNotFound) {
+		if _, err := b.Job(t.Context(), everyone, "H:5", time.Minute); !errors.Is(err, ErrNotFound) {
 			t.Errorf("gone: %v", err)
 		}
 		b.servers.find = func(string) (gearman.Job, gearman.JobStatus, bool, error) {
 			return gearman.Job{}, gearman.JobStatus{}, false, errors.New("refused")
 		}
-		if _, err := b.Job(t.Context(), "H:5", 0); !errors.Is(err, gearman.ErrUnavailable) || errors.Is(err, ErrNotFound) {
+		if _, err := b.Job(t.Context(), everyone, "H:5", 0); !errors.Is(err, gearman.ErrUnavailable) || errors.Is(err, ErrNotFound) {
 			t.Errorf("not to be asked: %v", err)
 		}
 		if len(b.byID)+len(b.byHandle) != 0 {
@@ -206,7 +206,7 @@ func TestWhatCanBeNoHandleIsNotAskedFor(t *testing.T) {
 		for _, ref := range []string{
 			"", "nonsense", "0193a5b0-0000-7000-8000-000000000000", "H:\x00", "H: 1", "H:\n", "H:" + string(make([]byte, 70)),
 		} {
-			if _, err := b.Job(t.Context(), ref, time.Minute); !errors.Is(err, ErrNotFound) {
+			if _, err := b.Job(t.Context(), everyone, ref, time.Minute); !errors.Is(err, ErrNotFound) {
 				t.Errorf("%q: %v", ref, err)
 			}
 		}

@@ -60,6 +60,7 @@ type Key struct {
 
 // Query selects records. Zero fields select all.
 type Query struct {
+	Owner    string
 	Function string
 	State    State
 	Mode     Mode

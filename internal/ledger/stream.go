@@ -59,10 +59,10 @@ func (x *index) clearLog(j *job) {
 // Follow calls send for each entry of a job's log after the one with the number after, and for those to come, until the job has
 // ended, which is nil, or ctx ends or send fails. Entries may be missing where the log was full: Seq tells. The error is ErrNotFound
 // for a job that is not in the ledger, a stranger's too.
-func (l *Ledger) Follow(ctx context.Context, ref string, after uint64, send func(Entry) error) error {
-	j := l.find(ref)
+func (l *Ledger) Follow(ctx context.Context, who Caller, ref string, after uint64, send func(Entry) error) error {
+	j := l.find(who, ref)
 	if j == nil {
-		r, err := l.o.Store.Get(ctx, ref)
+		r, err := l.inStore(ctx, who, ref)
 		if err != nil {
 			return err
 		}

@@ -24,7 +24,7 @@ func follow(ctx context.Context, l *Ledger, ref string, after uint64) *following
 	f := &following{done: make(chan struct{})}
 	go func() {
 		defer close(f.done)
-		f.err = l.Follow(ctx, ref, after, func(e Entry) error { f.entries = append(f.entries, e); return nil })
+		f.err = l.Follow(ctx, everyone, ref, after, func(e Entry) error { f.entries = append(f.entries, e); return nil })
 	}()
 	synctest.Wait()
 	return f
@@ -95,7 +95,7 @@ func TestFollowTellsAllAndThenWhatComes(t *testing.T) {
 				}
 			}
 		}
-		if err := b.Follow(t.Context(), "nobody", 0, nil); !errors.Is(err, ErrNotFound) {
+		if err := b.Follow(t.Context(), everyone, "nobody", 0, nil); !errors.Is(err, ErrNotFound) {
 			t.Errorf("nobody: %v", err)
 		}
 	})
@@ -168,7 +168,7 @@ func TestFollowEndsWithItsCallerOrItsJob(t *testing.T) {
 			return b.Submit(t.Context(), Task{Function: "f"})
 		}).must(t)
 		gone := errors.New("gone")
-		if err := b.Follow(t.Context(), r.ID, 0, func(Entry) error { return gone }); err != gone {
+		if err := b.Follow(t.Context(), everyone, r.ID, 0, func(Entry) error { return gone }); err != gone {
 			t.Errorf("error %v", err)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())

@@ -471,7 +471,7 @@ func TestAlarmsGoWithTheirJobs(t *testing.T) {
 	lives(t, Options{}, func(t *testing.T, b *life) {
 		for range 20 {
 			r := b.enter(Task{Mode: Tracked, RunAt: time.Now().Add(1000 * time.Hour)})
-			if _, err := b.Cancel(t.Context(), r.ID); err != nil {
+			if _, err := b.Cancel(t.Context(), everyone, r.ID); err != nil {
 				t.Fatal(err)
 			}
 			b.enter(Task{Mode: Tracked, Deadline: time.Now().Add(1000 * time.Hour)})
@@ -507,7 +507,7 @@ func TestAJobThatEndsWhileItIsCommittedHasEndedInTheStoreToo(t *testing.T) {
 			r := b.enter(Task{Mode: Tracked, OnLost: Fail, RunAt: time.Now().Add(time.Minute)})
 			b.disk.with(func() {
 				b.disk.before = func() {
-					if _, err := b.Cancel(t.Context(), r.ID); err != nil {
+					if _, err := b.Cancel(t.Context(), everyone, r.ID); err != nil {
 						t.Error(err)
 					}
 				}

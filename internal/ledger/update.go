@@ -71,7 +71,7 @@ func (l *Ledger) supersede(j *job) {
 }
 
 func (j *job) coalesced(with *job, where gearman.Job) bool {
-	return j.Mode == Background && j.Server == where.Server && j.Function == with.Function && j.wire == with.wire &&
+	return j.Mode == Background && j.Server == where.Server && j.Function == with.Function && j.wire == with.wire && j.Owner == with.Owner &&
 		(j.generation == where.Generation || j.generation == 0) // 0: our pool has told the handle, and it is not known otherwise
 }
 
@@ -296,7 +296,7 @@ func (j *job) change() Change {
 
 func (l *Ledger) event(j *job, t event.Type, d event.Data) event.Event {
 	j.EventSeq++
-	d.ID, d.Handle, d.Server, d.Function, d.Unique = j.ID, j.Handle, j.Server, j.Function, j.Unique
+	d.ID, d.Owner, d.Handle, d.Server, d.Function, d.Unique = j.ID, j.Owner, j.Handle, j.Server, j.Function, j.Unique
 	d.State = string(j.State)
 	subject := j.Handle
 	if j.ID != "" { // not a foreign client's

@@ -56,7 +56,7 @@ type key = query.GetDeliveryParams
 // state is a range of an index that is in order already, so that SQLite merges them and sorts nothing.
 func listing(q webhook.DeliveryQuery, sinks []string) (text string, args []any) {
 	const order = " ORDER BY n DESC, sink LIMIT ?"
-	if q.Sink == "" && q.State == "" {
+	if q.Sink == "" && q.State == "" && q.Owner == "" {
 		text = "SELECT n, sink FROM deliveries WHERE TRUE"
 		if q.Before != 0 && q.BeforeSink != "" {
 			text += " AND n <= ? AND (n < ? OR sink > ?)"
@@ -79,6 +79,10 @@ func listing(q webhook.DeliveryQuery, sinks []string) (text string, args []any) 
 		for _, state := range states {
 			where := "SELECT n, sink FROM deliveries WHERE sink = ? AND state = ?"
 			args = append(args, sink, string(state))
+			if q.Owner != "" {
+				where += ofOwner
+				args = append(args, q.Owner)
+			}
 			if q.Before != 0 {
 				before := q.Before
 				if q.BeforeSink != "" && sink > q.BeforeSink {
@@ -141,7 +145,7 @@ func (s snapshot) delivery(ctx context.Context, k key) (webhook.Delivery, error)
 		return webhook.Delivery{}, foundDelivery(err)
 	}
 	return webhook.Delivery{
-		N: k.N, Sink: k.Sink, EventID: r.ID, Type: event.Type(r.Type), Subject: r.Subject, Time: time.UnixMicro(r.Time).UTC(),
+		N: k.N, Sink: k.Sink, Owner: r.Owner, EventID: r.ID, Type: event.Type(r.Type), Subject: r.Subject, Time: time.UnixMicro(r.Time).UTC(),
 		State: webhook.DeliveryState(r.State), Attempts: int(r.Attempts), Due: moment(r.Due),
 	}, nil
 }

@@ -21,6 +21,7 @@ const (
 type entry struct {
 	event.Event        // without its Data once it has a body
 	function    string //
+	owner       string //
 	body        []byte // made when it is first needed
 }
 
@@ -41,7 +42,7 @@ func (d *DB) entries(events []event.Event) []entry {
 		if !d.o.Wanted(webhook.HeadOf(e)) {
 			continue
 		}
-		kept = append(kept, entry{Event: e, function: e.Data.Function})
+		kept = append(kept, entry{Event: e, function: e.Data.Function, owner: e.Data.Owner})
 		if len(e.Data.Result) >= largePayload || len(e.Data.Chunk) >= largePayload {
 			kept[len(kept)-1].encode(d.o.Source)
 		}
@@ -73,7 +74,7 @@ func (t *tx) keep(events []entry) error {
 		e.encode(t.d.o.Source)
 		n, err := t.PutEvent(background, query.PutEventParams{
 			N: t.log.Last + 1, ID: e.ID, Type: string(e.Type), Function: e.function, Subject: e.Subject,
-			Time: e.Time.UnixMicro(), Traceparent: e.Traceparent, Callback: e.Callback, Body: e.body,
+			Time: e.Time.UnixMicro(), Traceparent: e.Traceparent, Callback: e.Callback, Body: e.body, Owner: e.owner,
 		})
 		if err != nil {
 			return err

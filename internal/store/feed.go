@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"gearman-gateway/internal/event"
+	"gearman-gateway/internal/store/query"
 	"gearman-gateway/internal/webhook"
 )
 
@@ -45,7 +46,7 @@ func (d *DB) Events(ctx context.Context, q webhook.EventQuery) (webhook.EventPag
 // cursor returns the number after which a page begins.
 func (s snapshot) cursor(ctx context.Context, q webhook.EventQuery) (int64, error) {
 	if q.AfterID != "" {
-		n, err := s.EventNumber(ctx, q.AfterID)
+		n, err := s.number(ctx, q)
 		if errors.Is(err, sql.ErrNoRows) {
 			err = webhook.ErrNoEvent
 		}
@@ -56,6 +57,13 @@ func (s snapshot) cursor(ctx context.Context, q webhook.EventQuery) (int64, erro
 		err = webhook.ErrEventsExpired
 	}
 	return q.After, err
+}
+
+func (s snapshot) number(ctx context.Context, q webhook.EventQuery) (int64, error) {
+	if q.Owner != "" {
+		return s.EventNumberOf(ctx, query.EventNumberOfParams{ID: q.AfterID, Owner: q.Owner})
+	}
+	return s.EventNumber(ctx, q.AfterID)
 }
 
 // bounds returns the numbers of the first and the last event of the log. An empty one has its first behind its last.
@@ -73,11 +81,16 @@ func (s snapshot) bounds(ctx context.Context) (first, last int64, err error) {
 
 // find returns the numbers of selected events, that of the last event it has looked at, and whether that is the end. It reads no bodies.
 func (s snapshot) find(ctx context.Context, q webhook.EventQuery, after int64) (numbers []int64, looked int64, end bool, err error) {
-	text, args := "SELECT n, type FROM events WHERE n > ? ORDER BY n", []any{after}
+	text, args := "SELECT n, type FROM events WHERE n > ?", []any{after}
 	if q.Subject != "" {
-		text, args = "SELECT n, type FROM events WHERE subject = ? AND n > ? ORDER BY n", []any{q.Subject, after}
+		text += " AND subject = ?"
+		args = append(args, q.Subject)
 	}
-	rows, err := s.QueryContext(ctx, text, args...)
+	if q.Owner != "" {
+		text += ofOwner
+		args = append(args, q.Owner)
+	}
+	rows, err := s.QueryContext(ctx, text+" ORDER BY n", args...)
 	if err != nil {
 		return nil, 0, false, err
 	}

@@ -15,8 +15,8 @@ var live = []ledger.State{ledger.Scheduled, ledger.Queued, ledger.Running}
 // List implements ledger.Store. It sees what was given before it, unless that could not be stored yet.
 func (d *DB) List(ctx context.Context, q ledger.Query) ([]ledger.Record, error) {
 	d.flush(ctx)
-	s := selection{function: q.Function, beyond: q.Before, newest: true, limit: q.Limit}
-	if q.State != "" || q.Mode != "" || q.Function != "" {
+	s := selection{owner: q.Owner, function: q.Function, beyond: q.Before, newest: true, limit: q.Limit}
+	if q.State != "" || q.Mode != "" || q.Function != "" || q.Owner != "" {
 		s.states, s.modes = ledger.States, ledger.Modes // an open filter is a merge over all there are
 	}
 	if q.State != "" {
@@ -85,8 +85,9 @@ func (d *DB) records(ctx context.Context, s selection) ([]ledger.Record, error) 
 
 // selection is a range of the records in the order of their ids.
 type selection struct {
+	owner    string         // "": any
 	function string         // "": any
-	states   []ledger.State // nil: any, and any mode and function
+	states   []ledger.State // nil: any, and any mode, function and owner
 	modes    []ledger.Mode
 	newest   bool   // first
 	beyond   string // in that order; "": from the beginning
@@ -113,6 +114,9 @@ func (s selection) ids(ctx context.Context, tx *sql.Tx) ([]string, error) {
 	return ids, rows.Err()
 }
 
+// ofOwner restricts a query to one owner. SQLite uses a partial index where the query says the index's own condition.
+const ofOwner = " AND owner = ? AND owner <> ''"
+
 func (s selection) sql() (text string, args []any) {
 	beyond, order := " AND id > ?", " ORDER BY id LIMIT ?"
 	if s.newest {
@@ -121,6 +125,10 @@ func (s selection) sql() (text string, args []any) {
 	var ranges []string
 	add := func(where string, values ...any) {
 		args = append(args, values...)
+		if s.owner != "" {
+			where += ofOwner
+			args = append(args, s.owner)
+		}
 		if s.beyond != "" {
 			where += beyond
 			args = append(args, s.beyond)

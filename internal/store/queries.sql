@@ -1,8 +1,8 @@
 -- name: PutJob :exec
 INSERT INTO jobs (id, handle, server, function, uniq, mode, priority, state, numerator, denominator, kept, error_kind,
     error_message, run_at, deadline, on_lost, retry_max, retry_backoff, attempt, deaths, sent, retry_of, traceparent,
-    submitted_at, started_at, ended_at, callback, event_seq)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    submitted_at, started_at, ended_at, callback, event_seq, owner)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     handle = excluded.handle, server = excluded.server, function = excluded.function, uniq = excluded.uniq,
     mode = excluded.mode, priority = excluded.priority, state = excluded.state, numerator = excluded.numerator,
@@ -12,7 +12,7 @@ ON CONFLICT (id) DO UPDATE SET
     attempt = excluded.attempt, deaths = excluded.deaths, sent = excluded.sent, retry_of = excluded.retry_of,
     traceparent = excluded.traceparent, submitted_at = excluded.submitted_at,
     started_at = excluded.started_at, ended_at = excluded.ended_at,
-    callback = excluded.callback, event_seq = excluded.event_seq;
+    callback = excluded.callback, event_seq = excluded.event_seq, owner = excluded.owner;
 
 -- name: PutWorkload :exec
 INSERT INTO workloads (id, workload) VALUES (?, ?)
@@ -81,7 +81,7 @@ UPDATE event_log SET last = ?, bytes = ?;
 
 -- name: PutEvent :execrows
 -- No row: it is in the log already.
-INSERT INTO events (n, id, type, function, subject, time, traceparent, callback, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO events (n, id, type, function, subject, time, traceparent, callback, body, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING;
 
 -- name: FirstEvent :one
@@ -89,6 +89,9 @@ SELECT n FROM events ORDER BY n LIMIT 1;
 
 -- name: EventNumber :one
 SELECT n FROM events WHERE id = ?;
+
+-- name: EventNumberOf :one
+SELECT n FROM events WHERE id = ? AND owner = ?;
 
 -- name: EventTime :one
 SELECT n, time FROM events WHERE n >= ? ORDER BY n LIMIT 1;
@@ -120,8 +123,8 @@ WHERE name = ?;
 
 -- name: AddDelivery :exec
 -- It is due if no other of its subject is pending.
-INSERT INTO deliveries (n, sink, subject, state, attempts, due)
-VALUES (@n, @sink, @subject, 'pending', 0, CASE WHEN EXISTS (SELECT 1 FROM deliveries d
+INSERT INTO deliveries (n, sink, subject, state, owner, attempts, due)
+VALUES (@n, @sink, @subject, 'pending', (SELECT e.owner FROM events e WHERE e.n = @n), 0, CASE WHEN EXISTS (SELECT 1 FROM deliveries d
     WHERE d.sink = @sink AND d.subject = @subject AND d.state = 'pending') THEN NULL ELSE @due END);
 
 -- name: EndDelivery :exec
@@ -159,7 +162,7 @@ FROM deliveries d CROSS JOIN events e ON e.n = d.n
 WHERE d.sink = ? AND d.subject = ? AND d.state = 'pending' ORDER BY d.n LIMIT ?;
 
 -- name: GetDelivery :one
-SELECT d.subject, d.state, d.attempts, d.due, e.id, e.type, e.time
+SELECT d.subject, d.state, d.owner, d.attempts, d.due, e.id, e.type, e.time
 FROM deliveries d CROSS JOIN events e ON e.n = d.n WHERE d.n = ? AND d.sink = ?;
 
 -- name: GetDeliveryLog :one

@@ -19,7 +19,7 @@ func rowOf(r ledger.Record) query.Job {
 		Priority: int64(r.Priority), State: string(r.State), Kept: flag(r.Kept), RunAt: micros(r.RunAt), Deadline: micros(r.Deadline),
 		OnLost: string(r.OnLost), RetryMax: int64(r.Retry.Max), RetryBackoff: int64(r.Retry.Backoff), Attempt: int64(r.Attempt),
 		Deaths: int64(r.Deaths), Sent: flag(r.Sent), RetryOf: r.RetryOf, Traceparent: r.Traceparent,
-		SubmittedAt: micros(r.SubmittedAt), StartedAt: micros(r.StartedAt), EndedAt: micros(r.EndedAt), EventSeq: int64(r.EventSeq),
+		SubmittedAt: micros(r.SubmittedAt), StartedAt: micros(r.StartedAt), EndedAt: micros(r.EndedAt), EventSeq: int64(r.EventSeq), Owner: r.Owner,
 	}
 	if r.Callback != nil {
 		text, _ := json.Marshal(r.Callback) // strings: cannot fail
@@ -43,7 +43,7 @@ func recordOf(j query.Job) (ledger.Record, error) {
 		Retry:   ledger.Retry{Max: int(j.RetryMax), Backoff: time.Duration(j.RetryBackoff)},
 		Attempt: int(j.Attempt), Deaths: int(j.Deaths), Sent: j.Sent == 1, RetryOf: j.RetryOf, Traceparent: j.Traceparent,
 		SubmittedAt: moment(j.SubmittedAt), StartedAt: moment(j.StartedAt),
-		EndedAt: moment(j.EndedAt), EventSeq: uint64(j.EventSeq),
+		EndedAt: moment(j.EndedAt), EventSeq: uint64(j.EventSeq), Owner: j.Owner,
 	}
 	if j.Numerator != nil && j.Denominator != nil {
 		r.Progress = &event.Progress{Numerator: *j.Numerator, Denominator: *j.Denominator}

@@ -107,7 +107,7 @@ func block(t testing.TB, d *DB) (release func()) {
 func full(id string) ledger.Record {
 	at := time.Date(2027, 1, 2, 3, 4, 5, 678_901_000, time.UTC)
 	return ledger.Record{
-		ID: id, Handle: "H:h:1", Server: "g1:4730", Function: "résumé", Unique: "u", Mode: ledger.Tracked, Priority: gearman.Low,
+		ID: id, Owner: "billing", Handle: "H:h:1", Server: "g1:4730", Function: "résumé", Unique: "u", Mode: ledger.Tracked, Priority: gearman.Low,
 		State: ledger.Completed, Progress: &event.Progress{Numerator: 0.5, Denominator: 3}, Kept: true,
 		Error: &event.Error{Kind: "failed", Message: "it\x00broke"}, RunAt: at, Deadline: at.Add(time.Hour), OnLost: ledger.Fail,
 		Retry: ledger.Retry{Max: 3, Backoff: 1500*time.Millisecond + 1}, Attempt: 2, Deaths: 4, Sent: true, RetryOf: newID(),
@@ -350,7 +350,7 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(t.Context(), Options{Dir: dir})
-	if want := "schema version 4711, and this gateway knows none above 2"; err == nil || !strings.Contains(err.Error(), want) {
+	if want := "schema version 4711, and this gateway knows none above 3"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want it to say %q", err, want)
 	}
 }

@@ -18,8 +18,8 @@ import (
 	"gearman-gateway/internal/event"
 )
 
-// callbacksName is the sink under which the deliveries to jobs' own callbacks are kept.
-const callbacksName = "callbacks"
+// CallbacksName is the sink under which the deliveries to jobs' own callbacks are kept.
+const CallbacksName = "callbacks"
 
 // CallbackOptions say where jobs' callbacks may go. They come from callers, so they are guarded: only to Hosts, and whatever a name
 // resolves to, never to an address that is not public, unless Allow has it. Redirects are not followed.
@@ -90,7 +90,7 @@ func splitPattern(pattern string) (host, port string) {
 
 // newCallbackSink makes the sink that delivers to all callbacks. Each of their hosts has a gate of its own.
 func newCallbackSink(o *Options, c *callbacks) *sink {
-	k := makeSink(o, callbacksName, &poster{
+	k := makeSink(o, CallbacksName, &poster{
 		client:  &http.Client{Transport: newTransport(c.perHost(), c.control), CheckRedirect: noRedirect},
 		timeout: c.o.Timeout, secrets: c.o.Secrets, contentType: contentType,
 	}, c.o.Concurrency)

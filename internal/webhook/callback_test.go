@@ -92,8 +92,8 @@ func TestCallbacksAreGuardedWhenTheyAreDialled(t *testing.T) {
 		t.Fatal(err) // what it resolves to is not known yet
 	}
 	s.publish(calling(url, "a"))
-	await(t, "dead letter", func() bool { return s.count(callbacksName, Dead) == 1 })
-	d, err := s.Delivery(t.Context(), callbacksName, "a1")
+	await(t, "dead letter", func() bool { return s.count(CallbacksName, Dead) == 1 })
+	d, err := s.Delivery(t.Context(), CallbacksName, "a1")
 	if err != nil || !strings.Contains(d.Log[0].Error, "not a public address") {
 		t.Errorf("%v, %+v", err, d)
 	}
@@ -135,8 +135,8 @@ func TestCallbacksToAllowedAddresses(t *testing.T) {
 		s.publish(calling(server.URL, string(rune('a'+i))))
 	}
 	s.publish(ev("z", 1)) // which nobody calls back for
-	await(t, "deliveries", func() bool { return s.count(callbacksName, Delivered) == 20 && s.count(callbacksName, Dead) == 1 })
-	d, err := s.Delivery(t.Context(), callbacksName, "redirected1")
+	await(t, "deliveries", func() bool { return s.count(CallbacksName, Delivered) == 20 && s.count(CallbacksName, Dead) == 1 })
+	d, err := s.Delivery(t.Context(), CallbacksName, "redirected1")
 	if err != nil || d.State != Dead || !strings.Contains(d.Log[0].Error, "redirects are not followed") {
 		t.Errorf("%v, %+v", err, d)
 	}

@@ -47,6 +47,7 @@ type memoryEvent struct {
 	n           int64
 	promised    bool
 	function    string
+	owner       string
 	time        time.Time
 	callback    string
 	traceparent string
@@ -78,7 +79,7 @@ func (m *Memory) Publish(events ...event.Event) {
 		}
 		wanted = append(wanted, &memoryEvent{
 			message: newMessage(m.o.Source, e), promised: e.Promised,
-			function: e.Data.Function, time: e.Time, callback: e.Callback, traceparent: e.Traceparent,
+			function: e.Data.Function, owner: e.Data.Owner, time: e.Time, callback: e.Callback, traceparent: e.Traceparent,
 		})
 	}
 	if len(wanted) == 0 {

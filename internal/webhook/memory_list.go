@@ -68,7 +68,7 @@ func (m *Memory) page(q EventQuery) (selected []*message, page EventPage, err er
 	defer m.mu.Unlock()
 	after := q.After
 	switch n, known := m.ids[q.AfterID]; {
-	case q.AfterID != "" && !known:
+	case q.AfterID != "" && (!known || q.Owner != "" && q.Owner != m.at(n).owner):
 		return nil, EventPage{}, ErrNoEvent
 	case q.AfterID != "":
 		after = n
@@ -81,7 +81,8 @@ func (m *Memory) page(q EventQuery) (selected []*message, page EventPage, err er
 	for after < look && len(selected) < q.Limit {
 		after++
 		e := m.at(after)
-		if (q.Types == nil || q.Types.Match(e.kind)) && (q.Subject == "" || q.Subject == e.subject) {
+		if (q.Types == nil || q.Types.Match(e.kind)) && (q.Subject == "" || q.Subject == e.subject) &&
+			(q.Owner == "" || q.Owner == e.owner) {
 			selected = append(selected, e.message)
 		}
 	}
@@ -134,7 +135,8 @@ func (m *Memory) Deliveries(_ context.Context, q DeliveryQuery) ([]Delivery, err
 	take := func(n int64, after string) {
 		for _, k := range sinks {
 			d := m.delivery(k, n)
-			if d != nil && k.name > after && slices.Contains(states, d.state) && len(found) < q.Limit {
+			if d != nil && k.name > after && slices.Contains(states, d.state) && len(found) < q.Limit &&
+				(q.Owner == "" || q.Owner == d.event.owner) {
 				found = append(found, d.shown())
 			}
 		}
@@ -169,7 +171,7 @@ func newestBelow(n int64, sinks []*memorySink, states []DeliveryState) (newest i
 func (d *memoryDelivery) shown() Delivery {
 	e := d.event
 	return Delivery{
-		N: e.n, Sink: d.sink.name, EventID: e.id, Type: e.kind, Subject: e.subject, Time: e.time,
+		N: e.n, Sink: d.sink.name, Owner: e.owner, EventID: e.id, Type: e.kind, Subject: e.subject, Time: e.time,
 		State: d.state, Attempts: d.attempts, Due: d.due,
 	}
 }

@@ -169,6 +169,7 @@ const maxAttempts = 20
 
 // EventQuery selects events of the log. Zero fields select all.
 type EventQuery struct {
+	Owner   string         // only events of its jobs; another's AfterID is not in the log
 	After   int64          // only events with a greater number
 	AfterID string         // only events after the one with this ID, in place of After; ErrNoEvent if it is not in the log
 	Types   event.Patterns // nil: any
@@ -207,6 +208,7 @@ var DeliveryStates = []DeliveryState{Pending, Delivered, Dead}
 
 // DeliveryQuery selects deliveries. Zero fields select all.
 type DeliveryQuery struct {
+	Owner  string
 	Sink   string
 	State  DeliveryState
 	Before int64 // N: only those of older events
@@ -220,6 +222,7 @@ type DeliveryQuery struct {
 type Delivery struct {
 	N        int64 // of the event in the log
 	Sink     string
+	Owner    string // of the event's job; "": nobody
 	EventID  string
 	Type     event.Type
 	Subject  string

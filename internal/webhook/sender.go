@@ -133,7 +133,7 @@ func newSet(o Options) (set, error) {
 		if err != nil {
 			return set{}, fmt.Errorf("webhook sink %q: %w", cmp.Or(so.Name, fmt.Sprint(i+1)), err)
 		}
-		if k.name == callbacksName || s.sink(k.name) != nil {
+		if k.name == CallbacksName || s.sink(k.name) != nil {
 			return set{}, fmt.Errorf("webhook sink %q: the name is taken", k.name)
 		}
 		s.sinks = append(s.sinks, k)

@@ -33,7 +33,7 @@ func startLedger(t testing.TB, addr string) *ledger.Ledger {
 // end waits until a job has ended.
 func end(t testing.TB, l *ledger.Ledger, id string) ledger.Record {
 	t.Helper()
-	r, err := l.Job(testContext(t), id, deadline)
+	r, err := l.Job(testContext(t), ledger.Caller{All: true}, id, deadline)
 	if err != nil || !r.State.Ended() {
 		t.Fatalf("job %s: %+v, %v", id, r, err)
 	}
@@ -112,7 +112,7 @@ func TestHowAHandlerFailsDecidesWhetherItsJobIsTriedAgain(t *testing.T) {
 			}
 			seen.check(t, r.ID, trace, test.runs)
 			if strings.HasPrefix(test.message, "stopped") {
-				again, err := l.RunAgain(testContext(t), r.ID)
+				again, err := l.RunAgain(testContext(t), ledger.Caller{All: true}, r.ID)
 				if err != nil {
 					t.Fatal(err)
 				}

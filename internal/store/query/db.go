@@ -60,6 +60,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.eventNumberStmt, err = db.PrepareContext(ctx, eventNumber); err != nil {
 		return nil, fmt.Errorf("error preparing query EventNumber: %w", err)
 	}
+	if q.eventNumberOfStmt, err = db.PrepareContext(ctx, eventNumberOf); err != nil {
+		return nil, fmt.Errorf("error preparing query EventNumberOf: %w", err)
+	}
 	if q.eventTimeStmt, err = db.PrepareContext(ctx, eventTime); err != nil {
 		return nil, fmt.Errorf("error preparing query EventTime: %w", err)
 	}
@@ -228,6 +231,11 @@ func (q *Queries) Close() error {
 	if q.eventNumberStmt != nil {
 		if cerr := q.eventNumberStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing eventNumberStmt: %w", cerr)
+		}
+	}
+	if q.eventNumberOfStmt != nil {
+		if cerr := q.eventNumberOfStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing eventNumberOfStmt: %w", cerr)
 		}
 	}
 	if q.eventTimeStmt != nil {
@@ -456,6 +464,7 @@ type Queries struct {
 	dropWorkloadStmt     *sql.Stmt
 	endDeliveryStmt      *sql.Stmt
 	eventNumberStmt      *sql.Stmt
+	eventNumberOfStmt    *sql.Stmt
 	eventTimeStmt        *sql.Stmt
 	expireJobsStmt       *sql.Stmt
 	expireKeysStmt       *sql.Stmt
@@ -509,6 +518,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		dropWorkloadStmt:     q.dropWorkloadStmt,
 		endDeliveryStmt:      q.endDeliveryStmt,
 		eventNumberStmt:      q.eventNumberStmt,
+		eventNumberOfStmt:    q.eventNumberOfStmt,
 		eventTimeStmt:        q.eventTimeStmt,
 		expireJobsStmt:       q.expireJobsStmt,
 		expireKeysStmt:       q.expireKeysStmt,

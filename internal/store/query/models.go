@@ -12,6 +12,7 @@ type Delivery struct {
 	Attempts int64
 	Due      *int64
 	Log      []byte
+	Owner    string
 }
 
 type Event struct {
@@ -24,6 +25,7 @@ type Event struct {
 	Traceparent string
 	Callback    string
 	Body        []byte
+	Owner       string
 }
 
 type EventLog struct {
@@ -61,6 +63,7 @@ type Job struct {
 	EndedAt      *int64
 	Callback     *string
 	EventSeq     int64
+	Owner        string
 }
 
 type Key struct {

@@ -11,8 +11,8 @@ import (
 )
 
 const addDelivery = `-- name: AddDelivery :exec
-INSERT INTO deliveries (n, sink, subject, state, attempts, due)
-VALUES (?1, ?2, ?3, 'pending', 0, CASE WHEN EXISTS (SELECT 1 FROM deliveries d
+INSERT INTO deliveries (n, sink, subject, state, owner, attempts, due)
+VALUES (?1, ?2, ?3, 'pending', (SELECT e.owner FROM events e WHERE e.n = ?1), 0, CASE WHEN EXISTS (SELECT 1 FROM deliveries d
     WHERE d.sink = ?2 AND d.subject = ?3 AND d.state = 'pending') THEN NULL ELSE ?4 END)
 `
 
@@ -205,6 +205,22 @@ func (q *Queries) EventNumber(ctx context.Context, id string) (int64, error) {
 	return n, err
 }
 
+const eventNumberOf = `-- name: EventNumberOf :one
+SELECT n FROM events WHERE id = ? AND owner = ?
+`
+
+type EventNumberOfParams struct {
+	ID    string
+	Owner string
+}
+
+func (q *Queries) EventNumberOf(ctx context.Context, arg EventNumberOfParams) (int64, error) {
+	row := q.queryRow(ctx, q.eventNumberOfStmt, eventNumberOf, arg.ID, arg.Owner)
+	var n int64
+	err := row.Scan(&n)
+	return n, err
+}
+
 const eventTime = `-- name: EventTime :one
 SELECT n, time FROM events WHERE n >= ? ORDER BY n LIMIT 1
 `
@@ -358,7 +374,7 @@ func (q *Queries) GetBodies(ctx context.Context, numbers []int64) ([][]byte, err
 }
 
 const getDelivery = `-- name: GetDelivery :one
-SELECT d.subject, d.state, d.attempts, d.due, e.id, e.type, e.time
+SELECT d.subject, d.state, d.owner, d.attempts, d.due, e.id, e.type, e.time
 FROM deliveries d CROSS JOIN events e ON e.n = d.n WHERE d.n = ? AND d.sink = ?
 `
 
@@ -370,6 +386,7 @@ type GetDeliveryParams struct {
 type GetDeliveryRow struct {
 	Subject  string
 	State    string
+	Owner    string
 	Attempts int64
 	Due      *int64
 	ID       string
@@ -383,6 +400,7 @@ func (q *Queries) GetDelivery(ctx context.Context, arg GetDeliveryParams) (GetDe
 	err := row.Scan(
 		&i.Subject,
 		&i.State,
+		&i.Owner,
 		&i.Attempts,
 		&i.Due,
 		&i.ID,
@@ -425,7 +443,7 @@ func (q *Queries) GetEventLog(ctx context.Context) (GetEventLogRow, error) {
 }
 
 const getJob = `-- name: GetJob :one
-SELECT jobs.id, jobs.handle, jobs.server, jobs.function, jobs.uniq, jobs.mode, jobs.priority, jobs.state, jobs.numerator, jobs.denominator, jobs.kept, jobs.error_kind, jobs.error_message, jobs.run_at, jobs.deadline, jobs.on_lost, jobs.retry_max, jobs.retry_backoff, jobs.attempt, jobs.deaths, jobs.sent, jobs.retry_of, jobs.traceparent, jobs.submitted_at, jobs.started_at, jobs.ended_at, jobs.callback, jobs.event_seq, payloads.result, payloads.warnings, payloads.log
+SELECT jobs.id, jobs.handle, jobs.server, jobs.function, jobs.uniq, jobs.mode, jobs.priority, jobs.state, jobs.numerator, jobs.denominator, jobs.kept, jobs.error_kind, jobs.error_message, jobs.run_at, jobs.deadline, jobs.on_lost, jobs.retry_max, jobs.retry_backoff, jobs.attempt, jobs.deaths, jobs.sent, jobs.retry_of, jobs.traceparent, jobs.submitted_at, jobs.started_at, jobs.ended_at, jobs.callback, jobs.event_seq, jobs.owner, payloads.result, payloads.warnings, payloads.log
 FROM jobs LEFT JOIN payloads ON payloads.id = jobs.id WHERE jobs.id = ?
 `
 
@@ -468,6 +486,7 @@ func (q *Queries) GetJob(ctx context.Context, id string) (GetJobRow, error) {
 		&i.Job.EndedAt,
 		&i.Job.Callback,
 		&i.Job.EventSeq,
+		&i.Job.Owner,
 		&i.Result,
 		&i.Warnings,
 		&i.Log,
@@ -476,7 +495,7 @@ func (q *Queries) GetJob(ctx context.Context, id string) (GetJobRow, error) {
 }
 
 const getJobs = `-- name: GetJobs :many
-SELECT id, handle, server, function, uniq, mode, priority, state, numerator, denominator, kept, error_kind, error_message, run_at, deadline, on_lost, retry_max, retry_backoff, attempt, deaths, sent, retry_of, traceparent, submitted_at, started_at, ended_at, callback, event_seq FROM jobs WHERE id IN (/*SLICE:ids*/?)
+SELECT id, handle, server, function, uniq, mode, priority, state, numerator, denominator, kept, error_kind, error_message, run_at, deadline, on_lost, retry_max, retry_backoff, attempt, deaths, sent, retry_of, traceparent, submitted_at, started_at, ended_at, callback, event_seq, owner FROM jobs WHERE id IN (/*SLICE:ids*/?)
 `
 
 func (q *Queries) GetJobs(ctx context.Context, ids []string) ([]Job, error) {
@@ -527,6 +546,7 @@ func (q *Queries) GetJobs(ctx context.Context, ids []string) ([]Job, error) {
 			&i.EndedAt,
 			&i.Callback,
 			&i.EventSeq,
+			&i.Owner,
 		); err != nil {
 			return nil, err
 		}
@@ -846,7 +866,7 @@ func (q *Queries) PendingUpTo(ctx context.Context, arg PendingUpToParams) ([]str
 }
 
 const putEvent = `-- name: PutEvent :execrows
-INSERT INTO events (n, id, type, function, subject, time, traceparent, callback, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO events (n, id, type, function, subject, time, traceparent, callback, body, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING
 `
 
@@ -860,6 +880,7 @@ type PutEventParams struct {
 	Traceparent string
 	Callback    string
 	Body        []byte
+	Owner       string
 }
 
 // No row: it is in the log already.
@@ -874,6 +895,7 @@ func (q *Queries) PutEvent(ctx context.Context, arg PutEventParams) (int64, erro
 		arg.Traceparent,
 		arg.Callback,
 		arg.Body,
+		arg.Owner,
 	)
 	if err != nil {
 		return 0, err
@@ -898,8 +920,8 @@ func (q *Queries) PutEventLog(ctx context.Context, arg PutEventLogParams) error 
 const putJob = `-- name: PutJob :exec
 INSERT INTO jobs (id, handle, server, function, uniq, mode, priority, state, numerator, denominator, kept, error_kind,
     error_message, run_at, deadline, on_lost, retry_max, retry_backoff, attempt, deaths, sent, retry_of, traceparent,
-    submitted_at, started_at, ended_at, callback, event_seq)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    submitted_at, started_at, ended_at, callback, event_seq, owner)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     handle = excluded.handle, server = excluded.server, function = excluded.function, uniq = excluded.uniq,
     mode = excluded.mode, priority = excluded.priority, state = excluded.state, numerator = excluded.numerator,
@@ -909,7 +931,7 @@ ON CONFLICT (id) DO UPDATE SET
     attempt = excluded.attempt, deaths = excluded.deaths, sent = excluded.sent, retry_of = excluded.retry_of,
     traceparent = excluded.traceparent, submitted_at = excluded.submitted_at,
     started_at = excluded.started_at, ended_at = excluded.ended_at,
-    callback = excluded.callback, event_seq = excluded.event_seq
+    callback = excluded.callback, event_seq = excluded.event_seq, owner = excluded.owner
 `
 
 type PutJobParams struct {
@@ -941,6 +963,7 @@ type PutJobParams struct {
 	EndedAt      *int64
 	Callback     *string
 	EventSeq     int64
+	Owner        string
 }
 
 func (q *Queries) PutJob(ctx context.Context, arg PutJobParams) error {
@@ -973,6 +996,7 @@ func (q *Queries) PutJob(ctx context.Context, arg PutJobParams) error {
 		arg.EndedAt,
 		arg.Callback,
 		arg.EventSeq,
+		arg.Owner,
 	)
 	return err
 }

@@ -131,7 +131,7 @@ func checkContract(t *testing.T, a *API, req *http.Request, body []byte, res *ht
 	in := &openapi3filter.RequestValidationInput{
 		Request: checked, PathParams: params,
 		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc}, // access_test.go's business
-		Route: &routers.Route{Spec: contract, Path: path, PathItem: item, Method: method, Operation: item.GetOperation(method)},
+		Route:   &routers.Route{Spec: contract, Path: path, PathItem: item, Method: method, Operation: item.GetOperation(method)},
 	}
 	if err := openapi3filter.ValidateRequest(context.Background(), in); err != nil && (res.Code < 400 || res.Code >= 500) {
 		t.Errorf("%s %s: got %d, but by the contract the request is wrong: %v", req.Method, req.URL, res.Code, err)

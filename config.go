@@ -24,6 +24,7 @@ type Config struct {
 	Hosts                []string      `yaml:"hosts"`                 // names by which browsers may call, besides localhost and IP addresses
 	Gearman              []Address     `yaml:"gearman"`               // job servers; none: an embedded one
 	GearmanTLS           GearmanTLS    `yaml:"gearman_tls"`
+	SharedUniques        bool          `yaml:"shared_uniques"` // callers' uniques of background jobs go to the job servers as they are, not by owner
 	Jobserver            Jobserver     `yaml:"jobserver"`
 	Data                 string        `yaml:"data"`         // directory of the durable records; "": memory only
 	SyncTimeout          Duration      `yaml:"sync_timeout"` // how long a sync job is waited for when the caller does not say

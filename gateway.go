@@ -146,7 +146,7 @@ const memoryBacklog = 64 << 20
 // openRecords makes the ledger, and takes up what an earlier life of the gateway has left in the data directory.
 func (g *Gateway) openRecords(ctx context.Context) error {
 	o := ledger.Options{
-		Servers: g.cluster, Events: g.outbox, EventsFull: g.outbox.Full, Log: g.c.Log, ResultTTL: time.Duration(g.c.ResultTTL),
+		Servers: g.cluster, Events: g.outbox, EventsFull: g.outbox.Full, SharedUniques: g.c.SharedUniques, Log: g.c.Log, ResultTTL: time.Duration(g.c.ResultTTL),
 		CancelRun: func(a *gearman.Assignment) {
 			if pool := g.pool.Load(); pool != nil {
 				pool.Cancel(a)

@@ -20,10 +20,11 @@ import (
 // Config is everything that can be set. Start from DefaultConfig.
 type Config struct {
 	Listen               Address       `yaml:"listen"`                // where HTTP is served
-	AllowUnauthenticated bool          `yaml:"allow_unauthenticated"` // permits a Listen beyond loopback, without access control
+	AllowUnauthenticated bool          `yaml:"allow_unauthenticated"` // permits a Listen beyond loopback without access control, and a Jobserver.Listen
 	Hosts                []string      `yaml:"hosts"`                 // names by which browsers may call, besides localhost and IP addresses
 	Gearman              []Address     `yaml:"gearman"`               // job servers; none: an embedded one
 	GearmanTLS           GearmanTLS    `yaml:"gearman_tls"`
+	Auth                 Auth          `yaml:"auth"`           // who may call; nothing in it: everybody
 	SharedUniques        bool          `yaml:"shared_uniques"` // callers' uniques of background jobs go to the job servers as they are, not by owner
 	Jobserver            Jobserver     `yaml:"jobserver"`
 	Data                 string        `yaml:"data"`         // directory of the durable records; "": memory only
@@ -90,6 +91,7 @@ func DefaultConfig() Config {
 		ResultTTL:   Duration(24 * time.Hour),
 		Retention:   Duration(7 * 24 * time.Hour),
 		Drain:       Duration(20 * time.Second),
+		Auth:        defaultAuth(),
 		Webhooks: Webhooks{
 			Schedule: []Duration{
 				0, Duration(5 * time.Second), Duration(5 * time.Minute), Duration(30 * time.Minute), Duration(2 * time.Hour),
@@ -106,14 +108,17 @@ func DefaultConfig() Config {
 }
 
 // ReadFile sets what a YAML file says. Unknown and duplicate keys and bad values are errors that name the line.
-func (c *Config) ReadFile(name string) error {
+func (c *Config) ReadFile(name string) error { return readYAML(name, c) }
+
+// readYAML decodes a file with one document, or none, which sets nothing.
+func readYAML(name string, to any) error {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
-	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) { // an empty file sets nothing
+	if err := d.Decode(to); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
@@ -128,12 +133,12 @@ func (c *Config) Check() error {
 	wrong := func(key, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 	}
-	if !c.AllowUnauthenticated && !c.Listen.loopback() {
-		wrong("listen", "%s can be reached from other machines and there is no access control; "+
+	if !c.AllowUnauthenticated && !c.Auth.configured() && !c.Listen.loopback() {
+		wrong("listen", "%s can be reached from other machines and there is no access control; configure auth (--keys-file), or "+
 			"say --allow-unauthenticated (allow_unauthenticated: true) if that is meant", c.Listen)
 	}
 	if len(c.Gearman) == 0 && !c.AllowUnauthenticated && !c.Jobserver.Listen.loopback() {
-		wrong("jobserver.listen", "%s can be reached from other machines and Gearman has no access control; "+
+		wrong("jobserver.listen", "%s can be reached from other machines and Gearman has no access control, whatever auth says; "+
 			"say --allow-unauthenticated (allow_unauthenticated: true) if that is meant", c.Jobserver.Listen)
 	}
 	for i, a := range c.Gearman {
@@ -168,6 +173,9 @@ func (c *Config) Check() error {
 	}
 	c.checkWebhooks(wrong)
 	c.checkHandlers(wrong)
+	if err := c.checkAuth(); err != nil {
+		errs = append(errs, err)
+	}
 	if _, err := c.GearmanTLS.config(); err != nil {
 		wrong("gearman_tls", "%v", err)
 	}

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"gearman-gateway/internal/auth"
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/httpapi"
 	"gearman-gateway/internal/jobserver"
@@ -57,6 +59,7 @@ type Gateway struct {
 
 	wanted atomic.Pointer[func(webhook.Head) bool]
 	rules  atomic.Pointer[map[string]httpapi.Rules]
+	auth   atomic.Pointer[auth.Authenticator] // nil where there is no access control
 }
 
 // New checks the configuration and returns a gateway that does nothing yet.
@@ -74,6 +77,11 @@ func New(c Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	a, err := c.authenticator()
+	if err != nil {
+		return nil, err
+	}
+	g.auth.Store(a)
 	g.use(&c, rules)
 	return g, nil
 }
@@ -114,6 +122,9 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 	first, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_ = g.cluster.WaitConnected(first) // the cluster's log says what is wrong
+	if a := g.auth.Load(); a != nil {
+		a.Start(nil)
+	}
 	return g.serve()
 }
 
@@ -234,7 +245,7 @@ func (g *Gateway) serve() (err error) {
 	}
 	g.server = httpapi.NewServer(httpapi.Options{
 		Jobs: g.records, Servers: g.cluster, Webhooks: g.events, Log: g.c.Log,
-		Rules: func(function string) httpapi.Rules { return (*g.rules.Load())[function] },
+		Rules: func(function string) httpapi.Rules { return (*g.rules.Load())[function] }, Identify: g.identify,
 		Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
 		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),
 	})
@@ -243,8 +254,16 @@ func (g *Gateway) serve() (err error) {
 			g.failed <- fmt.Errorf("HTTP server: %w", err)
 		}
 	}()
-	g.c.Log.Info().Str("addr", g.Addr()).Msg("gateway serves HTTP")
+	g.c.Log.Info().Str("addr", g.Addr()).Bool("access_control", g.auth.Load() != nil).Msg("gateway serves HTTP")
 	return nil
+}
+
+// identify returns who sent a request: anyone, where there is no access control.
+func (g *Gateway) identify(r *http.Request) (*auth.Identity, error) {
+	if a := g.auth.Load(); a != nil {
+		return a.Identify(r)
+	}
+	return auth.Anyone, nil
 }
 
 // portTaken says what to do when an address cannot be listened on.
@@ -275,6 +294,9 @@ func (g *Gateway) Stop(ctx context.Context) error {
 		if err := g.server.Shutdown(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("HTTP requests were cut off: %w", err))
 		}
+	}
+	if a := g.auth.Load(); a != nil {
+		a.Close()
 	}
 	if pool := g.pool.Load(); pool != nil {
 		if err := pool.Stop(ctx); err != nil {

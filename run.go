@@ -66,8 +66,8 @@ func (g *Gateway) hangup(ctx context.Context) {
 	g.c.Log.Info().Msg("configuration reloaded")
 }
 
-// Reload takes the sinks, the callbacks, the policy of webhooks, the handlers and the limits of the workers from another configuration:
-// functions appear on the job servers and disappear from them, and jobs that run go on with the handler they began with. Everything
+// Reload takes the access control, the sinks, the callbacks, the policy of webhooks, the handlers and the limits of the workers from
+// another configuration: functions appear on the job servers and disappear from them, and jobs that run go on with the handler they began with. Everything
 // else needs a restart, and a change of it is logged. After an error nothing has changed. Handlers in Go stay what they were.
 //
 // It must not be called at the same time from several goroutines, nor after Stop.
@@ -84,6 +84,11 @@ func (g *Gateway) Reload(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	a, err := g.nextAuth(&c)
+	if err != nil {
+		closeHandlers(functions)
+		return err
+	}
 	if err := g.events.Reload(ctx, c.webhookOptions()); err != nil {
 		closeHandlers(functions)
 		return fmt.Errorf("sinks: %w", err)
@@ -92,8 +97,9 @@ func (g *Gateway) Reload(ctx context.Context, c Config) error {
 		return err
 	}
 	g.use(&c, rules)
+	g.useAuth(a)
 	g.noteChanges(&c)
-	g.c.Sinks, g.c.Callbacks, g.c.Webhooks, g.c.Functions, g.c.Workers = c.Sinks, c.Callbacks, c.Webhooks, c.Functions, c.Workers
+	g.c.Auth, g.c.Sinks, g.c.Callbacks, g.c.Webhooks, g.c.Functions, g.c.Workers = c.Auth, c.Sinks, c.Callbacks, c.Webhooks, c.Functions, c.Workers
 	return nil
 }
 
@@ -103,11 +109,11 @@ func (g *Gateway) noteChanges(c *Config) {
 	fixed := before.Webhooks.MaxBacklog == after.Webhooks.MaxBacklog && before.Workers.Concurrency == after.Workers.Concurrency &&
 		before.Workers.Grace == after.Workers.Grace && before.Workers.MaxDeaths == after.Workers.MaxDeaths
 	for _, x := range []*Config{&before, &after} {
-		x.Sinks, x.Callbacks, x.Webhooks, x.Functions, x.Workers = nil, Callbacks{}, Webhooks{}, nil, Workers{}
+		x.Auth, x.Sinks, x.Callbacks, x.Webhooks, x.Functions, x.Workers = Auth{}, nil, Callbacks{}, Webhooks{}, nil, Workers{}
 	}
 	a, errA := yaml.Marshal(before)
 	b, errB := yaml.Marshal(after)
 	if errors.Join(errA, errB) != nil || !bytes.Equal(a, b) || !fixed {
-		g.c.Log.Warn().Msg("the configuration has changes that need a restart: only sinks, callbacks, webhooks, handlers and workers are reloaded")
+		g.c.Log.Warn().Msg("the configuration has changes that need a restart: only auth, sinks, callbacks, webhooks, handlers and workers are reloaded")
 	}
 }

@@ -23,6 +23,7 @@ type cli struct {
 	Serve       serveCmd       `cmd:"" default:"withargs" help:"Serve until SIGINT or SIGTERM (the default)."`
 	PrintConfig printConfigCmd `cmd:"" name:"config" help:"Print the configuration that would be used, with secrets masked."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Exit 0 if the gateway at --listen is ready, 1 if not."`
+	Key         keyCmd         `cmd:"" help:"Make API keys."`
 	Sink        sinkCmd        `cmd:"" help:"Receive webhooks, verify them and print them."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 }
@@ -33,7 +34,8 @@ type settings struct {
 	Config string `help:"YAML file with settings, which flags and the environment go before." env:"GATEWAY_CONFIG" placeholder:"FILE"`
 
 	Listen               *gateway.Address   `help:"Where to serve HTTP (127.0.0.1:8080)." env:"GATEWAY_LISTEN" placeholder:"HOST:PORT"`
-	AllowUnauthenticated *bool              `help:"Permit --listen beyond loopback, without access control." env:"GATEWAY_ALLOW_UNAUTHENTICATED"`
+	AllowUnauthenticated *bool              `help:"Permit --listen beyond loopback without access control, and --jobserver-listen." env:"GATEWAY_ALLOW_UNAUTHENTICATED"`
+	KeysFile             *string            `help:"YAML list of API keys; with one, nobody else may call." env:"GATEWAY_KEYS_FILE" placeholder:"FILE"`
 	Hosts                []string           `help:"Names by which browsers may call, besides localhost and IP addresses." env:"GATEWAY_HOSTS" placeholder:"NAME"`
 	Gearman              []gateway.Address  `help:"Gearman job servers; none: an embedded one." env:"GATEWAY_GEARMAN" placeholder:"HOST:PORT"`
 	GearmanTLS           *bool              `name:"gearman-tls" help:"Speak TLS to the job servers." env:"GATEWAY_GEARMAN_TLS"`
@@ -93,6 +95,7 @@ func (c *settings) config() (gateway.Config, error) {
 	}
 	set(&g.Listen, c.Listen)
 	set(&g.AllowUnauthenticated, c.AllowUnauthenticated)
+	set(&g.Auth.KeysFile, c.KeysFile)
 	set(&g.GearmanTLS.Enabled, c.GearmanTLS)
 	set(&g.GearmanTLS.CA, c.GearmanTLSCA)
 	set(&g.GearmanTLS.Cert, c.GearmanTLSCert)

@@ -7,8 +7,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"gearman-gateway/internal/httpapi"
 	"gearman-gateway/internal/jobserver"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/metrics"
 	"gearman-gateway/internal/store"
 	"gearman-gateway/internal/webhook"
 	"gearman-gateway/internal/workerpool"
@@ -53,6 +56,7 @@ type Gateway struct {
 	pool    atomic.Pointer[workerpool.Pool] // nil where there is nothing to run
 	servers []gearman.Options               // the pool's
 	server  *httpapi.Server
+	metrics *metrics.Metrics
 	ln      net.Listener
 	failed  chan error
 	left    chan string // why the pool has left for good
@@ -73,6 +77,7 @@ func New(c Config) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{c: c, tls: t, failed: make(chan error, 1), left: make(chan string, 1)}
+	g.metrics = g.newMetrics()
 	rules, err := c.rules()
 	if err != nil {
 		return nil, err
@@ -139,14 +144,14 @@ func (g *Gateway) startWebhooks(ctx context.Context) (err error) {
 	} else {
 		g.db, err = store.Open(ctx, store.Options{
 			Dir: g.c.Data, Log: g.c.Log, Wanted: wanted, MaxEventBytes: int64(g.c.Webhooks.MaxBacklog),
-			ResultTTL: time.Duration(g.c.ResultTTL), Retention: time.Duration(g.c.Retention),
+			ResultTTL: time.Duration(g.c.ResultTTL), Retention: time.Duration(g.c.Retention), Meter: g.metrics,
 		})
 		if err != nil {
 			return fmt.Errorf("data: %w", err)
 		}
 		g.outbox = g.db
 	}
-	o.Outbox = g.outbox
+	o.Outbox, o.Meter = g.outbox, g.metrics
 	g.events, err = webhook.New(ctx, o)
 	return err
 }
@@ -158,6 +163,7 @@ const memoryBacklog = 64 << 20
 func (g *Gateway) openRecords(ctx context.Context) error {
 	o := ledger.Options{
 		Servers: g.cluster, Events: g.outbox, EventsFull: g.outbox.Full, SharedUniques: g.c.SharedUniques, Log: g.c.Log, ResultTTL: time.Duration(g.c.ResultTTL),
+		Meter: g.metrics,
 		CancelRun: func(a *gearman.Assignment) {
 			if pool := g.pool.Load(); pool != nil {
 				pool.Cancel(a)
@@ -217,6 +223,7 @@ func (g *Gateway) reloadPool(c *Config, functions map[string]workerpool.Function
 		MaxJobs: w.MaxJobs, OnLimit: w.OnLimit,
 	}
 	if pool := g.pool.Load(); pool != nil {
+		g.metrics.Know(slices.Sorted(maps.Keys(functions)))
 		err := pool.Reload(functions, limits)
 		if err != nil {
 			closeHandlers(functions)
@@ -226,9 +233,10 @@ func (g *Gateway) reloadPool(c *Config, functions map[string]workerpool.Function
 	if len(functions) == 0 {
 		return nil
 	}
+	g.metrics.Know(slices.Sorted(maps.Keys(functions)))
 	pool, err := workerpool.New(workerpool.Options{
 		Servers: g.servers, Functions: functions, Limits: limits, Concurrency: w.Concurrency, Grace: time.Duration(w.Grace),
-		MaxDeaths: w.MaxDeaths, Observer: g.records, Events: g.outbox, Log: c.Log, Exit: func(reason string) { g.left <- reason },
+		MaxDeaths: w.MaxDeaths, Observer: g.records, Meter: g.metrics, Events: g.outbox, Log: c.Log, Exit: func(reason string) { g.left <- reason },
 	})
 	if err != nil {
 		closeHandlers(functions)
@@ -248,7 +256,9 @@ func (g *Gateway) serve() (err error) {
 		Rules: func(function string) httpapi.Rules { return (*g.rules.Load())[function] }, Identify: g.identify,
 		Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
 		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),
+		Meter: g.metrics, Metrics: g.metrics.Handler(),
 	})
+	g.readMetrics()
 	go func() {
 		if err := g.server.Serve(g.ln); err != nil {
 			g.failed <- fmt.Errorf("HTTP server: %w", err)

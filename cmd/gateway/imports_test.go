@@ -21,7 +21,10 @@ var mayImport = map[string][]string{
 	"cmd/gateway": {""},
 	"": {
 		"api", "internal/auth", "internal/event", "internal/gearman", "internal/gearman/wire", "internal/handler", "internal/httpapi", "internal/jobserver",
-		"internal/ledger", "internal/store", "internal/webhook", "internal/workerpool",
+		"internal/ledger", "internal/metrics", "internal/store", "internal/webhook", "internal/workerpool",
+	},
+	"internal/metrics": {
+		"internal/gearman", "internal/httpapi", "internal/ledger", "internal/store", "internal/webhook", "internal/workerpool",
 	},
 	"internal/httpapi":        {"api", "internal/auth", "internal/event", "internal/gearman", "internal/ledger", "internal/webhook"},
 	"internal/store":          {"internal/event", "internal/gearman", "internal/ledger", "internal/store/query", "internal/webhook"},

@@ -56,6 +56,7 @@ var accessRows = map[string]accessRow{
 	"GET /deliveries":                 {needs: auth.Read, ok: 200, lists: true},
 	"GET /deliveries/{id}":            {needs: auth.Read, path: "/deliveries/{delivery}", ok: 200},
 	"POST /deliveries/{id}/redeliver": {needs: auth.Submit, path: "/deliveries/{delivery}/redeliver", ok: 202},
+	"GET /metrics":                    {needs: auth.Admin, ok: 200},
 	"GET /livez":                      {ok: 200, public: true},
 	"GET /readyz":                     {ok: 200, public: true},
 	"GET /openapi.yaml":               {ok: 200, public: true},
@@ -254,7 +255,7 @@ func newSite(t *testing.T) *site {
 		records.Stop()
 		hooks.Stop(context.Background())
 	})
-	s := &site{client: &client{t: t, api: New(Options{Jobs: records, Servers: cluster, Webhooks: hooks, Identify: identify})}}
+	s := &site{client: &client{t: t, api: New(Options{Jobs: records, Servers: cluster, Webhooks: hooks, Identify: identify, Metrics: numbers})}}
 	s.alices = s.submit(alice, `{"function":"f","mode":"tracked","callback":{"url":"`+receiver.URL+`","events":["job.submitted"]}}`)
 	return s
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -95,6 +96,7 @@ type API struct {
 	origin *http.CrossOriginProtection
 	fields *fieldChecker
 
+	requests atomic.Int64
 	inflight budget // bytes of request bodies
 	waiting  budget // requests that wait for the end of a job, or for an event
 	streams  budget // event streams
@@ -163,6 +165,9 @@ func (a *API) routes() *chi.Mux {
 	get("/livez", open, a.livez)
 	get("/readyz", open, a.readyz)
 	get("/openapi.yaml", open, a.openapi)
+	if a.o.Metrics != nil {
+		get("/metrics", auth.Admin, a.metrics)
+	}
 
 	r.NotFound(a.handle(a.noRoute))
 	r.MethodNotAllowed(a.handle(a.noRoute))
@@ -209,6 +214,8 @@ type Options struct {
 	Webhooks Webhooks
 	Rules    func(function string) Rules                 // of workloads; nil: there are none. It must not block
 	Identify func(*http.Request) (*auth.Identity, error) // an error is one of package auth; nil: there is no access control
+	Meter    Meter                                       // counts requests; nil: nobody does
+	Metrics  http.Handler                                // answers GET /metrics; nil: there is no such route
 	Log      zerolog.Logger                              // the zero value logs to nowhere: zerolog's zero Logger has no writer
 
 	Hosts []string // names, without port, by which browsers may call besides localhost and IP addresses

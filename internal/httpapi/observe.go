@@ -15,6 +15,7 @@ import (
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		started := time.Now()
+		a.requests.Add(1)
 		w := &response{ResponseWriter: rw, control: http.NewResponseController(rw), api: a, request: r}
 		id := requestID(r)
 
@@ -25,7 +26,9 @@ func (a *API) observe(next http.Handler) http.Handler {
 
 		defer func() {
 			stack := a.recovered(w, r, recover())
-			a.logAccess(w, r, id, stack, time.Since(started))
+			took := time.Since(started)
+			a.meter(w, r, took)
+			a.logAccess(w, r, id, stack, took)
 			if stack != nil && w.broken || w.status == statusClientGone {
 				panic(http.ErrAbortHandler) // so that whoever still reads sees a broken response, not a short or an empty one
 			}

@@ -25,6 +25,7 @@ type response struct {
 	job     string // the id of the job it is about
 	err     error  // what went wrong, if anything
 	broken  bool   // the handler panicked half way through
+	waited  bool   // for what nobody knows how long it takes, as it was asked to
 }
 
 // Unwrap is for http.ResponseController.

@@ -172,6 +172,7 @@ func (a *API) run(w *response, r *http.Request, s *submission, t ledger.Task) (l
 			return ledger.Record{}, tooManyWaiting()
 		}
 		defer a.waiting.give(1)
+		w.waited = true
 	}
 	rec, err := a.hand(r.Context(), s, t)
 	w.job = rec.ID

@@ -16,6 +16,8 @@ type job struct {
 	wire       string              // the unique on the wire
 	generation uint64              // of the connection that submitted it; 0 when that is gone for good
 	submitted  bool                // job.submitted was told
+	since      time.Time           // when it might first have run; zero: it has not
+	timed      bool                // StartedAt is when its run began, and not when somebody said that it was over
 	ours       int                 // runs of it by our own pool, which tells more than the packets of the job server do
 	run        *gearman.Assignment // the latest of them that has not ended
 	unheard    *gearman.Update     // how the job server said that it ended, while our own pool ran it

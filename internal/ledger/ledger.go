@@ -38,6 +38,7 @@ type Options struct {
 	// EventsFull reports whether a tracked or scheduled job must be refused because there is no room for its events: ErrEventsFull. It
 	// does not block; nil: there always is room.
 	EventsFull func() bool
+	Meter      Meter // nil: nobody counts
 	Log        zerolog.Logger
 
 	MaxRecords    int           // 100,000 records in memory; beyond, the oldest ended job is forgotten, then the oldest background job
@@ -66,6 +67,9 @@ type Ledger struct {
 // New returns an empty ledger.
 func New(o Options) *Ledger {
 	stored := o.Store != nil
+	if o.Meter == nil {
+		o.Meter = noMeter{}
+	}
 	o.MaxRecords = cmp.Or(o.MaxRecords, 100_000)
 	o.MaxLive = cmp.Or(o.MaxLive, 50_000)
 	o.MaxTracked = cmp.Or(o.MaxTracked, 1_000_000)

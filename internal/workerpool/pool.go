@@ -29,6 +29,7 @@ type Options struct {
 	Grace       time.Duration // how long Stop waits for jobs whose contexts it has cancelled; 0: 5 s
 	MaxDeaths   int           // runs of a tracked job in which the handler died, after which it is not tried again; 0: 3
 	Observer    Observer      // may be nil
+	Meter       Meter         // may be nil
 	Events      event.Sink    // gets the worker's own events; may be nil
 	// Exit is called once, when a worker has left at a limit and none is to follow. It must not block, and Stop is still to be called;
 	// nil: nobody is told.

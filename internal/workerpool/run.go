@@ -89,9 +89,12 @@ func (l *life) finish(
 	f *Function, a *gearman.Assignment, observe func(event.Type, event.Data), begin time.Time, result []byte, err error,
 ) {
 	p := l.p
-	took := float64(time.Since(begin).Microseconds()) / 1000
+	ran := time.Since(begin)
+	took := float64(ran.Microseconds()) / 1000
 	if err == nil {
-		observe(event.FunctionAfterExecute, event.Data{DurationMS: took, Result: result})
+		d := event.Data{DurationMS: took, Result: result}
+		p.meter(a.Function, d, ran)
+		observe(event.FunctionAfterExecute, d)
 		p.sent(a, a.Complete(result))
 		l.ran(a)
 		return
@@ -101,9 +104,11 @@ func (l *life) finish(
 	// When the pool stops it is most likely not the job's fault: closing the connection gives it to another worker.
 	if p.jobs.Err() != nil && !errors.Is(err, ErrFailed) {
 		d.Reason = event.HandedBack
+		p.meter(a.Function, d, ran)
 		observe(event.FunctionOnFailure, d)
 		return
 	}
+	p.meter(a.Function, d, ran)
 	observe(event.FunctionOnFailure, d)
 	if errors.Is(err, ErrFailed) {
 		p.sent(a, a.Fail())

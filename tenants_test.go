@@ -78,7 +78,7 @@ func TestNothingShowsACredential(t *testing.T) {
 	})
 	var answers []string
 	for _, authorization := range []string{key, "Bearer " + canary, "Bearer canary." + canary + ".canary", "Basic " + canary} {
-		for _, path := range []string{"/jobs", "/workers", "/nothing", "/jobs/x", "/events"} {
+		for _, path := range []string{"/jobs", "/workers", "/nothing", "/jobs/x", "/events", "/metrics"} {
 			answers = append(answers, call(t, "GET", url+path, authorization, "").body)
 		}
 		answers = append(answers,

@@ -19,7 +19,12 @@ import (
 
 // Config is everything that can be set. Start from DefaultConfig.
 type Config struct {
-	Listen               Address       `yaml:"listen"`                // where HTTP is served
+	Listen               Listen        `yaml:"listen"`                // where HTTP is served
+	ListenMode           FileMode      `yaml:"listen_mode"`           // of Unix sockets
+	TLS                  TLS           `yaml:"tls"`                   // of TCP listeners
+	H2C                  bool          `yaml:"h2c"`                   // speak HTTP/2 without TLS too
+	MaxConnections       int           `yaml:"max_connections"`       // beyond it new ones wait
+	OpsListen            Address       `yaml:"ops_listen"`            // where operators find metrics, health and profiles; "": nowhere
 	AllowUnauthenticated bool          `yaml:"allow_unauthenticated"` // permits a Listen beyond loopback without access control, and a Jobserver.Listen
 	Hosts                []string      `yaml:"hosts"`                 // names by which browsers may call, besides localhost and IP addresses
 	Gearman              []Address     `yaml:"gearman"`               // job servers; none: an embedded one
@@ -31,9 +36,10 @@ type Config struct {
 	SyncTimeout          Duration      `yaml:"sync_timeout"` // how long a sync job is waited for when the caller does not say
 	MaxWait              Duration      `yaml:"max_wait"`     // the longest wait that a caller may ask for
 	MaxWorkload          Size          `yaml:"max_workload"`
-	ResultTTL            Duration      `yaml:"result_ttl"` // how long results are kept
-	Retention            Duration      `yaml:"retention"`  // how long Data keeps the record of a job that has ended
-	Drain                Duration      `yaml:"drain"`      // at the end, how long requests, jobs and deliveries under way have to finish
+	ResultTTL            Duration      `yaml:"result_ttl"`  // how long results are kept
+	Retention            Duration      `yaml:"retention"`   // how long Data keeps the record of a job that has ended
+	Drain                Duration      `yaml:"drain"`       // at the end, how long requests, jobs and deliveries under way have to finish
+	DrainDelay           Duration      `yaml:"drain_delay"` // of Drain, how long new requests are still answered
 	Sinks                []Sink        `yaml:"sinks"`
 	Webhooks             Webhooks      `yaml:"webhooks"`
 	Callbacks            Callbacks     `yaml:"callbacks"`
@@ -83,15 +89,18 @@ type Workers struct {
 // DefaultConfig returns what holds when nothing is set.
 func DefaultConfig() Config {
 	return Config{
-		Listen:      "127.0.0.1:8080",
-		Jobserver:   Jobserver{Listen: "127.0.0.1:4730"},
-		SyncTimeout: Duration(30 * time.Second),
-		MaxWait:     Duration(5 * time.Minute),
-		MaxWorkload: 64 << 20,
-		ResultTTL:   Duration(24 * time.Hour),
-		Retention:   Duration(7 * 24 * time.Hour),
-		Drain:       Duration(20 * time.Second),
-		Auth:        defaultAuth(),
+		Listen:         Listen{"127.0.0.1:8080"},
+		ListenMode:     0o660,
+		Jobserver:      Jobserver{Listen: "127.0.0.1:4730"},
+		SyncTimeout:    Duration(30 * time.Second),
+		MaxWait:        Duration(5 * time.Minute),
+		MaxWorkload:    64 << 20,
+		ResultTTL:      Duration(24 * time.Hour),
+		Retention:      Duration(7 * 24 * time.Hour),
+		Drain:          Duration(20 * time.Second),
+		DrainDelay:     Duration(time.Second),
+		MaxConnections: 20_000,
+		Auth:           defaultAuth(),
 		Webhooks: Webhooks{
 			Schedule: []Duration{
 				0, Duration(5 * time.Second), Duration(5 * time.Minute), Duration(30 * time.Minute), Duration(2 * time.Hour),
@@ -171,6 +180,7 @@ func (c *Config) Check() error {
 	if l := c.Workers.OnLimit; l != workerpool.Restart && l != workerpool.Exit {
 		wrong("workers.on_limit", "%q is neither restart nor exit", l)
 	}
+	c.checkListen(wrong)
 	c.checkWebhooks(wrong)
 	c.checkHandlers(wrong)
 	if err := c.checkAuth(); err != nil {

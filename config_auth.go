@@ -99,6 +99,9 @@ func (c *Config) checkAuth() error {
 		return errors.New("auth.jwt.jwks: is missing: without it, tokens are refused")
 	}
 	_, err := c.authenticator()
+	if err == nil && len(a.Clients) > 0 && c.TLS.ClientCA == "" {
+		err = errors.New("auth.clients: need tls.client_ca: without it no certificate is verified, and none counts")
+	}
 	return err
 }
 

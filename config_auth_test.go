@@ -110,7 +110,7 @@ func running(t *testing.T, c gateway.Config) *gateway.Gateway {
 
 func TestAReloadTakesKeysAndNeverTurnsAccessControlOff(t *testing.T) {
 	c := gateway.DefaultConfig()
-	c.Listen, c.Jobserver.Listen = "127.0.0.1:0", "127.0.0.1:0"
+	c.Listen, c.Jobserver.Listen = gateway.Listen{"127.0.0.1:0"}, "127.0.0.1:0"
 	g := running(t, c)
 	status := func(key string) int { return call(t, "GET", "http://"+g.Addr()+"/jobs", key, "").status }
 	if got := status(""); got != 200 {
@@ -176,30 +176,30 @@ func TestMistakesInAuthNameTheirKeyAndNoSecret(t *testing.T) {
 	for text, want := range map[string]string{
 		"auth: {keys: [{" + entry + "}]}\nlisten: 0.0.0.0:80":                                                          "",
 		"auth: {keys: [{" + entry + ", expires: 2031-01-01T00:00:00+02:00, functions: ['img.*'], priorities: [low]}]}": "",
-		"auth: {keys: []}":                                                                     "auth: there is an empty list",
-		"auth: {clients: []}":                                                                  "auth: there is an empty list",
-		"auth: {keys: [{name: x, scopes: [boss]}]}":                                            "line 1: \"boss\"",
-		"auth: {keys: [{" + entry + ", colour: blue}]}":                                        "line 1: field colour",
-		"auth: {keys: [{" + entry + ", expires: soon}]}":                                       "line 1: ",
-		"auth: {keys: [{" + entry + ", functions: []}]}":                                       "functions: is a list of 0",
-		"auth: {keys: [{" + entry + "}, {" + entry + "}]}":                                     "that of another key",
-		"auth: {keys: [{" + entry + "}], keys_file: '" + file("- {"+entry+"}") + "'}":          "that of another key",
-		"auth: {keys: [{name: x, scopes: [read], prefix: " + key + ", sha256: " + key + "}]}":  "prefix: is not",
-		"auth: {keys: " + key + "}":                                                            "line 1",
-		"auth: {keys_file: '" + file(key) + "'}":                                               "auth.keys_file: ",
-		"auth: {keys_file: '" + file("- "+key) + "'}":                                          "auth.keys_file: ",
-		"auth: {keys_file: '" + file("a: b") + "'}":                                            "auth.keys_file: ",
-		"auth: {keys_file: '" + file("- {"+entry+"}\n---\n[]") + "'}":                          "second document",
-		"auth: {keys_file: /nonexistent}":                                                      "auth.keys_file: open /nonexistent",
-		"auth: {jwt: {issuer: x}}":                                                             "auth.jwt.jwks: is missing",
-		"auth: {jwt: {jwks: 'https://u:c4n4ry@x/'}}":                                           "auth.jwt.issuer: is missing",
-		"auth: {jwt: {jwks: 'http://u:c4n4ry@x/', issuer: x, audience: x}}":                    "auth.jwt.jwks: is an http URL",
-		"auth: {jwt: {jwks: 'ldap://u:c4n4ry@x/', issuer: x, audience: x}}":                    "line 1: this is not the URL",
-		"auth: {jwt: {jwks: 'https://x/', issuer: x, audience: x, algorithms: [HS256]}}":       `auth.jwt.algorithms: "HS256"`,
-		"auth: {clients: [{name: x, scopes: [read], subject: billing}]}":                       `auth.clients: "x": subject:`,
-		"auth: {clients: [{name: x, scopes: [read], subject: 'dns:a.b'}]}\nlisten: 0.0.0.0:80": "",
-		"auth: {keys: [{" + entry + "}]}\njobserver: {listen: 0.0.0.0:4730}":                   "jobserver.listen: 0.0.0.0:4730 can be reached from other machines and Gearman has no access control, whatever auth says",
-		"auth: {jwt: {algorithms: [RS256]}}\nlisten: 0.0.0.0:80":                               "listen: 0.0.0.0:80 can be reached",
+		"auth: {keys: []}":                                                                    "auth: there is an empty list",
+		"auth: {clients: []}":                                                                 "auth: there is an empty list",
+		"auth: {keys: [{name: x, scopes: [boss]}]}":                                           "line 1: \"boss\"",
+		"auth: {keys: [{" + entry + ", colour: blue}]}":                                       "line 1: field colour",
+		"auth: {keys: [{" + entry + ", expires: soon}]}":                                      "line 1: ",
+		"auth: {keys: [{" + entry + ", functions: []}]}":                                      "functions: is a list of 0",
+		"auth: {keys: [{" + entry + "}, {" + entry + "}]}":                                    "that of another key",
+		"auth: {keys: [{" + entry + "}], keys_file: '" + file("- {"+entry+"}") + "'}":         "that of another key",
+		"auth: {keys: [{name: x, scopes: [read], prefix: " + key + ", sha256: " + key + "}]}": "prefix: is not",
+		"auth: {keys: " + key + "}":                                                           "line 1",
+		"auth: {keys_file: '" + file(key) + "'}":                                              "auth.keys_file: ",
+		"auth: {keys_file: '" + file("- "+key) + "'}":                                         "auth.keys_file: ",
+		"auth: {keys_file: '" + file("a: b") + "'}":                                           "auth.keys_file: ",
+		"auth: {keys_file: '" + file("- {"+entry+"}\n---\n[]") + "'}":                         "second document",
+		"auth: {keys_file: /nonexistent}":                                                     "auth.keys_file: open /nonexistent",
+		"auth: {jwt: {issuer: x}}":                                                            "auth.jwt.jwks: is missing",
+		"auth: {jwt: {jwks: 'https://u:c4n4ry@x/'}}":                                          "auth.jwt.issuer: is missing",
+		"auth: {jwt: {jwks: 'http://u:c4n4ry@x/', issuer: x, audience: x}}":                   "auth.jwt.jwks: is an http URL",
+		"auth: {jwt: {jwks: 'ldap://u:c4n4ry@x/', issuer: x, audience: x}}":                   "line 1: this is not the URL",
+		"auth: {jwt: {jwks: 'https://x/', issuer: x, audience: x, algorithms: [HS256]}}":      `auth.jwt.algorithms: "HS256"`,
+		"auth: {clients: [{name: x, scopes: [read], subject: billing}]}":                      `auth.clients: "x": subject:`,
+		"auth: {clients: [{name: x, scopes: [read], subject: 'dns:a.b'}]}":                    "auth.clients: need tls.client_ca",
+		"auth: {keys: [{" + entry + "}]}\njobserver: {listen: 0.0.0.0:4730}":                  "jobserver.listen: 0.0.0.0:4730 can be reached from other machines and Gearman has no access control, whatever auth says",
+		"auth: {jwt: {algorithms: [RS256]}}\nlisten: 0.0.0.0:80":                              "listen: 0.0.0.0:80 can be reached",
 	} {
 		c := gateway.DefaultConfig()
 		err := c.ReadFile(file(text))
@@ -269,7 +269,7 @@ func TestAGatewayStartsWithoutItsIssuer(t *testing.T) {
 	}
 
 	c := gateway.DefaultConfig()
-	c.Listen, c.Jobserver.Listen = "127.0.0.1:0", "127.0.0.1:0"
+	c.Listen, c.Jobserver.Listen = gateway.Listen{"127.0.0.1:0"}, "127.0.0.1:0"
 	c.Auth.JWT.JWKS, c.Auth.JWT.Issuer, c.Auth.JWT.Audience = gateway.JWKS(issuer.URL), "me", "gateway"
 	g := running(t, c)
 	status := func() int { return call(t, "GET", "http://"+g.Addr()+"/jobs", "Bearer "+signed, "").status }

@@ -8,11 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"gearman-gateway/internal/auth"
@@ -57,9 +55,11 @@ type Gateway struct {
 	servers []gearman.Options               // the pool's
 	server  *httpapi.Server
 	metrics *metrics.Metrics
-	ln      net.Listener
+	addrs   []string // where HTTP is served
 	failed  chan error
 	left    chan string // why the pool has left for good
+
+	serverTLS atomic.Pointer[tls.Config] // of new connections; nil without Config.TLS
 
 	wanted atomic.Pointer[func(webhook.Head) bool]
 	rules  atomic.Pointer[map[string]httpapi.Rules]
@@ -87,6 +87,11 @@ func New(c Config) (*Gateway, error) {
 		return nil, err
 	}
 	g.auth.Store(a)
+	serverTLS, err := c.TLS.config()
+	if err != nil {
+		return nil, err
+	}
+	g.serverTLS.Store(serverTLS)
 	g.use(&c, rules)
 	return g, nil
 }
@@ -247,27 +252,6 @@ func (g *Gateway) reloadPool(c *Config, functions map[string]workerpool.Function
 	return nil
 }
 
-func (g *Gateway) serve() (err error) {
-	if g.ln, err = net.Listen("tcp", string(g.c.Listen)); err != nil {
-		return portTaken(err, "listen", "--listen")
-	}
-	g.server = httpapi.NewServer(httpapi.Options{
-		Jobs: g.records, Servers: g.cluster, Webhooks: g.events, Log: g.c.Log,
-		Rules: func(function string) httpapi.Rules { return (*g.rules.Load())[function] }, Identify: g.identify,
-		Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
-		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),
-		Meter: g.metrics, Metrics: g.metrics.Handler(),
-	})
-	g.readMetrics()
-	go func() {
-		if err := g.server.Serve(g.ln); err != nil {
-			g.failed <- fmt.Errorf("HTTP server: %w", err)
-		}
-	}()
-	g.c.Log.Info().Str("addr", g.Addr()).Bool("access_control", g.auth.Load() != nil).Msg("gateway serves HTTP")
-	return nil
-}
-
 // identify returns who sent a request: anyone, where there is no access control.
 func (g *Gateway) identify(r *http.Request) (*auth.Identity, error) {
 	if a := g.auth.Load(); a != nil {
@@ -276,43 +260,21 @@ func (g *Gateway) identify(r *http.Request) (*auth.Identity, error) {
 	return auth.Anyone, nil
 }
 
-// portTaken says what to do when an address cannot be listened on.
-func portTaken(err error, key, flag string) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s: %w: another program has that port; stop it, or choose another with %s", key, err, flag)
-	}
-	return fmt.Errorf("%s: %w", key, err)
-}
-
-// Addr returns the host:port where HTTP is served, after Start.
-func (g *Gateway) Addr() string { return g.ln.Addr().String() }
-
 // Stop ends the gateway, from the outside in, so that nobody loses what another part still owes it:
 //
 //  1. HTTP: no new requests; those under way are answered, which needs everything below;
-//  2. the worker pool: no new jobs; those that run end and their results reach the job server;
+//  2. the worker pool: no new jobs; those that run end and their results reach the job server. It takes jobs for as long as a request
+//     may wait for one of them, at most for half of the time that there is: what it takes then has the other half to end;
 //  3. the ledger submits no more, then the connections to the job servers;
 //  4. the embedded job server, with what is still queued in it;
 //  5. the webhooks, because all of the above cause events;
-//  6. the data directory, when all that was told of jobs, events and deliveries is stored.
+//  6. the data directory, when all that was told of jobs, events and deliveries is stored;
+//  7. the operations listener, so that all of this can be watched.
 //
 // When ctx ends what is left is cut short, in the same order. Stop returns when every goroutine has ended, and the error says
 // what was cut.
 func (g *Gateway) Stop(ctx context.Context) error {
-	var errs []error
-	if g.server != nil {
-		if err := g.server.Shutdown(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("HTTP requests were cut off: %w", err))
-		}
-	}
-	if a := g.auth.Load(); a != nil {
-		a.Close()
-	}
-	if pool := g.pool.Load(); pool != nil {
-		if err := pool.Stop(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("worker pool: %w", err))
-		}
-	}
+	errs := g.stopWork(ctx)
 	if g.records != nil {
 		g.records.Stop()
 	}
@@ -332,7 +294,51 @@ func (g *Gateway) Stop(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("data: %w", err))
 		}
 	}
+	if g.server != nil {
+		g.server.StopOperations()
+	}
 	return errors.Join(errs...)
+}
+
+// stopWork ends HTTP and the worker pool. The pool's own deadline counts from when nobody waits for an answer any more.
+func (g *Gateway) stopWork(ctx context.Context) (errs []error) {
+	answered, left := make(chan struct{}), make(chan error, 1)
+	jobs, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	go func() { left <- g.stopPool(ctx, jobs, answered) }()
+	if g.server != nil {
+		if err := g.server.Shutdown(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("HTTP requests were cut off: %w", err))
+		}
+	}
+	if a := g.auth.Load(); a != nil {
+		a.Close()
+	}
+	close(answered)
+	defer context.AfterFunc(ctx, cut)()
+	if err := <-left; err != nil {
+		errs = append(errs, fmt.Errorf("worker pool: %w", err))
+	}
+	return errs
+}
+
+// stopPool stops the pool when all requests are answered, or half of ctx's time is over. It cancels jobs when the context jobs ends.
+func (g *Gateway) stopPool(ctx, jobs context.Context, answered <-chan struct{}) error {
+	pool := g.pool.Load()
+	if pool == nil {
+		return nil
+	}
+	var half <-chan time.Time // nil: ctx has no deadline
+	if deadline, ok := ctx.Deadline(); ok {
+		timer := time.NewTimer(time.Until(deadline) / 2)
+		defer timer.Stop()
+		half = timer.C
+	}
+	select {
+	case <-answered:
+	case <-half:
+	}
+	return pool.Stop(jobs)
 }
 
 // lastEvents is how long the webhooks may take at the end for what is due: at least, where what is left then is lost, at most, where it

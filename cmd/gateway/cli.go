@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -33,7 +34,11 @@ type cli struct {
 type settings struct {
 	Config string `help:"YAML file with settings, which flags and the environment go before." env:"GATEWAY_CONFIG" placeholder:"FILE"`
 
-	Listen               *gateway.Address   `help:"Where to serve HTTP (127.0.0.1:8080)." env:"GATEWAY_LISTEN" placeholder:"HOST:PORT"`
+	Listen               []gateway.Door     `help:"Where to serve HTTP (127.0.0.1:8080)." env:"GATEWAY_LISTEN" placeholder:"HOST:PORT|unix:PATH"`
+	OpsListen            *gateway.Address   `help:"Where to serve metrics, health and profiles to operators (nowhere)." env:"GATEWAY_OPS_LISTEN" placeholder:"HOST:PORT"`
+	TLSCert              *string            `name:"tls-cert" help:"Certificate of TCP listeners (PEM)." env:"GATEWAY_TLS_CERT" placeholder:"FILE"`
+	TLSKey               *string            `name:"tls-key" help:"Key of the certificate (PEM)." env:"GATEWAY_TLS_KEY" placeholder:"FILE"`
+	TLSClientCA          *string            `name:"tls-client-ca" help:"Certificates that sign those of clients (PEM)." env:"GATEWAY_TLS_CLIENT_CA" placeholder:"FILE"`
 	AllowUnauthenticated *bool              `help:"Permit --listen beyond loopback without access control, and --jobserver-listen." env:"GATEWAY_ALLOW_UNAUTHENTICATED"`
 	KeysFile             *string            `help:"YAML list of API keys; with one, nobody else may call." env:"GATEWAY_KEYS_FILE" placeholder:"FILE"`
 	Hosts                []string           `help:"Names by which browsers may call, besides localhost and IP addresses." env:"GATEWAY_HOSTS" placeholder:"NAME"`
@@ -51,6 +56,7 @@ type settings struct {
 	ResultTTL            *gateway.Duration  `name:"result-ttl" help:"How long results are kept (24h)." env:"GATEWAY_RESULT_TTL" placeholder:"DURATION"`
 	Retention            *gateway.Duration  `help:"How long --data keeps the record of a job that has ended (168h)." env:"GATEWAY_RETENTION" placeholder:"DURATION"`
 	Drain                *gateway.Duration  `help:"How long work under way may take at the end (20s)." env:"GATEWAY_DRAIN" placeholder:"DURATION"`
+	DrainDelay           *gateway.Duration  `help:"How long of --drain new requests are still answered (1s)." env:"GATEWAY_DRAIN_DELAY" placeholder:"DURATION"`
 	SinkURL              *string            `name:"sink-url" help:"Webhook sink, in place of the file's." env:"GATEWAY_SINK_URL" placeholder:"URL"`
 	SinkSecret           *string            `help:"Secret of --sink-url." env:"GATEWAY_SINK_SECRET" placeholder:"whsec_…"`
 	WebhookSchedule      []gateway.Duration `help:"Delay before each attempt of a delivery, 0s first (0s,5s,5m,30m,2h,5h,10h,14h,20h,24h)." env:"GATEWAY_WEBHOOK_SCHEDULE" placeholder:"DURATION"`
@@ -93,7 +99,10 @@ func (c *settings) config() (gateway.Config, error) {
 			return g, usageError{err}
 		}
 	}
-	set(&g.Listen, c.Listen)
+	set(&g.OpsListen, c.OpsListen)
+	set(&g.TLS.Cert, c.TLSCert)
+	set(&g.TLS.Key, c.TLSKey)
+	set(&g.TLS.ClientCA, c.TLSClientCA)
 	set(&g.AllowUnauthenticated, c.AllowUnauthenticated)
 	set(&g.Auth.KeysFile, c.KeysFile)
 	set(&g.GearmanTLS.Enabled, c.GearmanTLS)
@@ -109,13 +118,20 @@ func (c *settings) config() (gateway.Config, error) {
 	set(&g.ResultTTL, c.ResultTTL)
 	set(&g.Retention, c.Retention)
 	set(&g.Drain, c.Drain)
+	set(&g.DrainDelay, c.DrainDelay)
 	set(&g.Workers.Concurrency, c.Concurrency)
 	set(&g.LogLevel, c.LogLevel)
+	if len(c.Listen) > 0 {
+		g.Listen = c.Listen
+	}
 	if len(c.Hosts) > 0 {
 		g.Hosts = c.Hosts
 	}
 	if len(c.WebhookSchedule) > 0 {
 		g.Webhooks.Schedule = c.WebhookSchedule
+	}
+	if v, set := os.LookupEnv("GATEWAY_LISTEN"); set && v == "" && len(c.Listen) == 0 {
+		return g, usageError{errors.New("GATEWAY_LISTEN: is empty; unset it if 127.0.0.1:8080 is meant")}
 	}
 	if v, set := os.LookupEnv("GATEWAY_GEARMAN"); set && v == "" && len(c.Gearman) == 0 {
 		return g, usageError{errors.New("GATEWAY_GEARMAN: is empty; unset it if the embedded job server is meant")}
@@ -194,15 +210,16 @@ func (c *healthcheckCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	host, port, err := net.SplitHostPort(string(config.Listen))
-	if err != nil {
-		return usageError{err}
+	url, socket := config.ProbeURL()
+	// The certificate is for the name that callers use, which is not how this one calls. It asks its own machine, and sends nothing.
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	if socket != "" {
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		}
 	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	client := http.Client{Timeout: 5 * time.Second}
-	resp, err := client.Get("http://" + net.JoinHostPort(host, port) + "/readyz")
+	client := http.Client{Timeout: 5 * time.Second, Transport: transport}
+	resp, err := client.Get(url)
 	if err != nil {
 		return err
 	}

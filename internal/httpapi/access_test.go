@@ -57,6 +57,7 @@ var accessRows = map[string]accessRow{
 	"GET /deliveries/{id}":            {needs: auth.Read, path: "/deliveries/{delivery}", ok: 200},
 	"POST /deliveries/{id}/redeliver": {needs: auth.Submit, path: "/deliveries/{delivery}/redeliver", ok: 202},
 	"GET /metrics":                    {needs: auth.Admin, ok: 200},
+	"GET /debug/pprof/*":              {needs: auth.Admin, path: "/debug/pprof/goroutine?debug=1", ok: 200},
 	"GET /livez":                      {ok: 200, public: true},
 	"GET /readyz":                     {ok: 200, public: true},
 	"GET /openapi.yaml":               {ok: 200, public: true},

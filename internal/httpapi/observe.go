@@ -74,7 +74,7 @@ func (a *API) logAccess(w *response, r *http.Request, id string, stack []byte, t
 }
 
 // probes are called every few seconds by machines.
-var probes = map[string]bool{"/livez": true, "/readyz": true}
+var probes = map[string]bool{"/livez": true, "/readyz": true, "/metrics": true}
 
 // requestID returns the caller's id for the request if it can stand in a log and a header, and a new one otherwise.
 func requestID(r *http.Request) string {

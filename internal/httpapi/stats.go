@@ -21,12 +21,6 @@ func (a *API) meter(w *response, r *http.Request, took time.Duration) {
 	}
 }
 
-// metrics is GET /metrics.
-func (a *API) metrics(w *response, r *http.Request) error {
-	a.o.Metrics.ServeHTTP(w, r)
-	return nil
-}
-
 // Stats are what the API does, and how much it may at a time.
 type Stats struct {
 	Requests            int64 // under way

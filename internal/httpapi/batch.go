@@ -48,9 +48,8 @@ func (a *API) batch(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	trace := traceparent(r.Header)
 	for i := range items {
-		items[i].traceparent = trace
+		items[i].from(w, r)
 	}
 	a.submitAll(r.Context(), items)
 	if err := r.Context().Err(); err != nil && !errors.Is(context.Cause(r.Context()), errStopped) {

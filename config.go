@@ -45,6 +45,7 @@ type Config struct {
 	Callbacks            Callbacks     `yaml:"callbacks"`
 	Workers              Workers       `yaml:"workers"`
 	Functions            []Function    `yaml:"handlers"` // what the workers run, besides the built-in functions and Handlers
+	Tracing              Tracing       `yaml:"tracing"`
 	LogLevel             zerolog.Level `yaml:"log_level"`
 
 	// Handlers are functions of the program that imports this package; they are registered beside the built-in ones.
@@ -112,6 +113,7 @@ func DefaultConfig() Config {
 			MaxBacklog:   4 << 30,
 		},
 		Workers:  Workers{Concurrency: 8, Grace: Duration(5 * time.Second), MaxDeaths: 3, OnLimit: workerpool.Restart},
+		Tracing:  Tracing{Sample: 1, ServiceName: "gearman-gateway"},
 		LogLevel: zerolog.InfoLevel,
 	}
 }
@@ -186,6 +188,7 @@ func (c *Config) Check() error {
 	if err := c.checkAuth(); err != nil {
 		errs = append(errs, err)
 	}
+	c.checkTracing(wrong)
 	if _, err := c.GearmanTLS.config(); err != nil {
 		wrong("gearman_tls", "%v", err)
 	}

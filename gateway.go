@@ -20,6 +20,7 @@ import (
 	"gearman-gateway/internal/ledger"
 	"gearman-gateway/internal/metrics"
 	"gearman-gateway/internal/store"
+	"gearman-gateway/internal/tracing"
 	"gearman-gateway/internal/webhook"
 	"gearman-gateway/internal/workerpool"
 )
@@ -45,7 +46,8 @@ var ErrFailed = workerpool.ErrFailed
 type Gateway struct {
 	c       Config
 	tls     *tls.Config
-	db      *store.DB // nil where nothing is durable
+	tracer  *tracing.Tracer // nil where there are no traces
+	db      *store.DB       // nil where nothing is durable
 	outbox  webhook.Outbox
 	events  *webhook.Sender
 	records *ledger.Ledger
@@ -114,6 +116,9 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 			_ = g.Stop(now) // err says more
 		}
 	}()
+	if g.tracer, err = g.c.tracer(); err != nil {
+		return err
+	}
 	if err = g.startWebhooks(ctx); err != nil {
 		return err
 	}
@@ -156,7 +161,7 @@ func (g *Gateway) startWebhooks(ctx context.Context) (err error) {
 		}
 		g.outbox = g.db
 	}
-	o.Outbox, o.Meter = g.outbox, g.metrics
+	o.Outbox, o.Meter, o.Tracer = g.outbox, g.metrics, g.tracer
 	g.events, err = webhook.New(ctx, o)
 	return err
 }
@@ -167,8 +172,8 @@ const memoryBacklog = 64 << 20
 // openRecords makes the ledger, and takes up what an earlier life of the gateway has left in the data directory.
 func (g *Gateway) openRecords(ctx context.Context) error {
 	o := ledger.Options{
-		Servers: g.cluster, Events: g.outbox, EventsFull: g.outbox.Full, SharedUniques: g.c.SharedUniques, Log: g.c.Log, ResultTTL: time.Duration(g.c.ResultTTL),
-		Meter: g.metrics,
+		Servers: g.cluster, Events: g.outbox, EventsFull: g.outbox.Full, SharedUniques: g.c.SharedUniques, Log: g.c.Log,
+		Meter: g.metrics, Tracer: g.tracer, ResultTTL: time.Duration(g.c.ResultTTL),
 		CancelRun: func(a *gearman.Assignment) {
 			if pool := g.pool.Load(); pool != nil {
 				pool.Cancel(a)
@@ -241,7 +246,8 @@ func (g *Gateway) reloadPool(c *Config, functions map[string]workerpool.Function
 	g.metrics.Know(slices.Sorted(maps.Keys(functions)))
 	pool, err := workerpool.New(workerpool.Options{
 		Servers: g.servers, Functions: functions, Limits: limits, Concurrency: w.Concurrency, Grace: time.Duration(w.Grace),
-		MaxDeaths: w.MaxDeaths, Observer: g.records, Meter: g.metrics, Events: g.outbox, Log: c.Log, Exit: func(reason string) { g.left <- reason },
+		MaxDeaths: w.MaxDeaths, Observer: g.records, Meter: g.metrics, Events: g.outbox, Log: c.Log, Tracer: g.tracer,
+		Exit: func(reason string) { g.left <- reason },
 	})
 	if err != nil {
 		closeHandlers(functions)
@@ -268,8 +274,9 @@ func (g *Gateway) identify(r *http.Request) (*auth.Identity, error) {
 //  3. the ledger submits no more, then the connections to the job servers;
 //  4. the embedded job server, with what is still queued in it;
 //  5. the webhooks, because all of the above cause events;
-//  6. the data directory, when all that was told of jobs, events and deliveries is stored;
-//  7. the operations listener, so that all of this can be watched.
+//  6. the traces, of all of the above;
+//  7. the data directory, when all that was told of jobs, events and deliveries is stored;
+//  8. the operations listener, so that all of this can be watched.
 //
 // When ctx ends what is left is cut short, in the same order. Stop returns when every goroutine has ended, and the error says
 // what was cut.
@@ -289,6 +296,7 @@ func (g *Gateway) Stop(ctx context.Context) error {
 	if g.events != nil {
 		g.stopWebhooks(ctx)
 	}
+	g.tracer.Stop()
 	if g.db != nil {
 		if err := g.db.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("data: %w", err))

@@ -62,7 +62,7 @@ func (g *Gateway) serve() (err error) {
 
 func (g *Gateway) httpOptions() httpapi.Options {
 	o := httpapi.Options{
-		Jobs: g.records, Servers: g.cluster, Webhooks: g.events, Log: g.c.Log,
+		Jobs: g.records, Servers: g.cluster, Webhooks: g.events, Log: g.c.Log, Tracer: g.tracer,
 		Rules: func(function string) httpapi.Rules { return (*g.rules.Load())[function] }, Identify: g.identify,
 		Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
 		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -62,11 +64,18 @@ type settings struct {
 	WebhookSchedule      []gateway.Duration `help:"Delay before each attempt of a delivery, 0s first (0s,5s,5m,30m,2h,5h,10h,14h,20h,24h)." env:"GATEWAY_WEBHOOK_SCHEDULE" placeholder:"DURATION"`
 	Concurrency          *int               `help:"Jobs that the worker pool runs at a time (8)." env:"GATEWAY_CONCURRENCY" placeholder:"N"`
 	Builtin              *bool              `negatable:"" help:"Register the built-in functions (default: only with the embedded job server)." env:"GATEWAY_BUILTIN"`
+	TracingEndpoint      *string            `help:"OpenTelemetry collector to send traces to, over OTLP/HTTP." env:"GATEWAY_TRACING_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL"`
+	TracingHeaders       *string            `help:"Headers for it, NAME=VALUE with commas between, percent-encoded." env:"GATEWAY_TRACING_HEADERS,OTEL_EXPORTER_OTLP_HEADERS" placeholder:"HEADERS"`
+	TracingSample        *float64           `help:"How many of the traces that begin here are sent, from 0 to 1 (1)." env:"GATEWAY_TRACING_SAMPLE" placeholder:"0.1"`
+	TracingServiceName   *string            `help:"What the gateway calls itself in traces (gearman-gateway)." env:"GATEWAY_TRACING_SERVICE_NAME,OTEL_SERVICE_NAME" placeholder:"NAME"`
 	LogLevel             *zerolog.Level     `help:"trace, debug, info, warn, error or disabled (info)." env:"GATEWAY_LOG_LEVEL" placeholder:"LEVEL"`
 }
 
 // usageError is a mistake in how the program was called or configured.
 type usageError struct{ error }
+
+// loggedError was told in the log, where a plain line would be none of its own.
+type loggedError struct{ error }
 
 func exitCode(err error) int {
 	if errors.As(err, &usageError{}) {
@@ -120,6 +129,8 @@ func (c *settings) config() (gateway.Config, error) {
 	set(&g.Drain, c.Drain)
 	set(&g.DrainDelay, c.DrainDelay)
 	set(&g.Workers.Concurrency, c.Concurrency)
+	set(&g.Tracing.Sample, c.TracingSample)
+	set(&g.Tracing.ServiceName, c.TracingServiceName)
 	set(&g.LogLevel, c.LogLevel)
 	if len(c.Listen) > 0 {
 		g.Listen = c.Listen
@@ -142,7 +153,7 @@ func (c *settings) config() (gateway.Config, error) {
 	if c.Builtin != nil {
 		g.Workers.Builtin = c.Builtin
 	}
-	if err := errors.Join(c.sink(&g), g.Check()); err != nil {
+	if err := errors.Join(c.sink(&g), c.tracing(&g.Tracing), g.Check()); err != nil {
 		return g, usageError{err}
 	}
 	return g, nil
@@ -169,6 +180,32 @@ func (c *settings) sink(g *gateway.Config) error {
 	return nil
 }
 
+// tracing sets where traces go, which is parsed here for the same reason. The environment of OpenTelemetry is meant for every program: its
+// headers alone ask for nothing, and go with its endpoint.
+func (c *settings) tracing(t *gateway.Tracing) error {
+	if c.TracingEndpoint != nil && *c.TracingEndpoint != "" {
+		if err := t.Endpoint.UnmarshalText([]byte(*c.TracingEndpoint)); err != nil {
+			return fmt.Errorf("--tracing-endpoint (GATEWAY_TRACING_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT): %w", err)
+		}
+	}
+	if c.TracingHeaders == nil || t.Endpoint == "" {
+		return nil
+	}
+	t.Headers = map[string]gateway.Masked{}
+	for pair := range strings.SplitSeq(*c.TracingHeaders, ",") {
+		if strings.TrimSpace(pair) == "" {
+			continue
+		}
+		name, value, found := strings.Cut(pair, "=")
+		value, err := url.PathUnescape(strings.TrimSpace(value))
+		if !found || err != nil {
+			return errors.New("--tracing-headers (GATEWAY_TRACING_HEADERS, OTEL_EXPORTER_OTLP_HEADERS): is not NAME=VALUE with commas between")
+		}
+		t.Headers[strings.TrimSpace(name)] = gateway.Masked(value)
+	}
+	return nil
+}
+
 func set[T any](to, given *T) {
 	if given != nil {
 		*to = *given
@@ -183,9 +220,13 @@ func (c *serveCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	config.Log = zerolog.New(os.Stderr).With().Timestamp().Logger()
+	config.Log = newLog(os.Stderr, config.LogLevel)
 	config.Reload = c.config
-	return gateway.Run(context.Background(), config)
+	if err := gateway.Run(context.Background(), config); err != nil {
+		config.Log.Error().Err(err).Msg("gateway ends with an error") // whatever LogLevel is
+		return loggedError{err}
+	}
+	return nil
 }
 
 type printConfigCmd struct{ settings }
@@ -272,7 +313,7 @@ func (s *sinkCmd) Run() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	log := zerolog.New(os.Stderr).With().Timestamp().Logger()
+	log := newLog(os.Stderr, zerolog.InfoLevel)
 	return gateway.ServeSink(ctx, s.Listen, secrets, faults, os.Stdout, log)
 }
 

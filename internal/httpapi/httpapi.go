@@ -17,6 +17,7 @@ import (
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/tracing"
 	"gearman-gateway/internal/webhook"
 )
 
@@ -216,6 +217,7 @@ type Options struct {
 	Meter    Meter                                       // counts requests; nil: nobody does
 	Metrics  http.Handler                                // of GET /metrics; nil: there is no such path
 	Log      zerolog.Logger                              // the zero value logs to nowhere: zerolog's zero Logger has no writer
+	Tracer   *tracing.Tracer                             // nil: there are no traces
 
 	Hosts []string // names, without port, by which browsers may call besides localhost and IP addresses
 

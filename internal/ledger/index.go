@@ -3,7 +3,6 @@ package ledger
 import (
 	"container/list"
 	"strconv"
-	"sync"
 	"time"
 
 	"gearman-gateway/internal/gearman"
@@ -25,6 +24,7 @@ type job struct {
 	done       chan struct{}       // closed when it has ended or was withdrawn
 	followed   chan struct{}       // not nil while somebody waits for its log to grow; closed when it does
 	refused    error               // it was withdrawn, and why
+	requestID  string              // of the request that submitted it, for the log; "" after a restart
 	merged     *job                // the job server coalesced it with this one
 
 	// where it is kept
@@ -75,7 +75,7 @@ type shared struct {
 
 // index finds records, and bounds them.
 type index struct {
-	mu         sync.Mutex
+	mu         lock
 	byID       map[string]*job
 	byHandle   map[string]*job // the newest that has the handle
 	byWire     map[key][]*job  // live jobs by function and the unique on the wire

@@ -288,6 +288,11 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 	if j.logBytes > 0 {
 		j.logged = l.logs.PushBack(j)
 	}
+	kind := ""
+	if e != nil {
+		kind = e.Kind
+	}
+	l.logEnd(j, s, kind, 0)
 	if t == "" {
 		l.o.Store.Apply(j.change())
 	} else {

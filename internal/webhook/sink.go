@@ -110,6 +110,7 @@ func newSink(o *Options, so SinkOptions) (*sink, error) {
 
 // makeSink makes what all sinks have in common.
 func makeSink(o *Options, name string, p *poster, concurrency int) *sink {
+	p.sink, p.tracer = name, o.Tracer
 	return &sink{
 		name: name, outbox: o.Outbox, post: p, concurrency: concurrency, schedule: o.Schedule, disable: o.DisableAfter, source: o.Source, counts: o.Meter,
 		log:      o.Log.With().Str("sink", name).Logger(),

@@ -15,6 +15,7 @@ import (
 
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
+	"gearman-gateway/internal/tracing"
 )
 
 // Options say what a pool runs. Servers and Functions are needed.
@@ -36,6 +37,7 @@ type Options struct {
 	Exit   func(reason string)
 	Memory func() int64 // bytes that the process uses; nil: see Limits.MemoryLimit
 	Log    zerolog.Logger
+	Tracer *tracing.Tracer // nil: there are no traces
 }
 
 // An Observer hears what the pool does with a job before the job server does: event.FunctionBeforeExecute first, then JobProgress,

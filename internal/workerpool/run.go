@@ -1,6 +1,7 @@
 package workerpool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
+	"gearman-gateway/internal/tracing"
 )
 
 // run runs one job, from what its observer hears first to the packet that ends it.
@@ -29,17 +31,25 @@ func (p *Pool) run(f *Function, a *gearman.Assignment) {
 	observe(event.FunctionBeforeExecute, event.Data{})
 	var result []byte
 	err := errExited // stays so when the handler leaves by runtime.Goexit, which only deferred calls outlive
-	defer func() { l.finish(f, a, observe, begin, result, err) }()
+	var span tracing.Span
+	defer func() {
+		l.finish(f, a, observe, begin, result, err)
+		if err != nil {
+			span.Fail(describe(err).Kind, "") // what it says may quote the workload
+		}
+		span.End()
+	}()
 	var facts event.Facts
 	if p.o.Observer != nil {
 		facts = p.o.Observer.Begin(a)
 	}
+	span = p.o.Tracer.Run(facts.Traceparent, a.Function, facts.ID, a.Handle, facts.Attempt)
 	ctx, end := p.context(f, a, facts.Deadline)
 	defer end()
 	out := &counted{Assignment: a}
 	result, err = p.execute(ctx, f, &Job{
 		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload,
-		ID: facts.ID, Attempt: facts.Attempt, Deadline: facts.Deadline, Traceparent: facts.Traceparent,
+		ID: facts.ID, Attempt: facts.Attempt, Deadline: facts.Deadline, Traceparent: cmp.Or(span.Traceparent(), facts.Traceparent),
 		out: out, observe: observe,
 	})
 	if n := out.sent.Load() + int64(len(result)); err == nil && f.MaxResult > 0 && n > f.MaxResult {
@@ -127,7 +137,7 @@ func (l *life) ran(a *gearman.Assignment) {
 func (p *Pool) execute(ctx context.Context, f *Function, j *Job) (result []byte, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.o.Log.Error().Str("function", j.Function).Str("handle", j.Handle).Bytes("stack", debug.Stack()).
+			p.o.Log.Error().Str("function", j.Function).Str("job", j.ID).Str("handle", j.Handle).Bytes("stack", debug.Stack()).
 				Msg("handler panicked")
 			result, err = nil, &panicError{v}
 		}

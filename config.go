@@ -36,6 +36,7 @@ type Config struct {
 	Sinks                []Sink        `yaml:"sinks"`
 	Webhooks             Webhooks      `yaml:"webhooks"`
 	Callbacks            Callbacks     `yaml:"callbacks"`
+	Limits               Limits        `yaml:"limits"`
 	Workers              Workers       `yaml:"workers"`
 	Functions            []Function    `yaml:"handlers"` // what the workers run, besides the built-in functions and Handlers
 	LogLevel             zerolog.Level `yaml:"log_level"`
@@ -168,6 +169,7 @@ func (c *Config) Check() error {
 	}
 	c.checkWebhooks(wrong)
 	c.checkHandlers(wrong)
+	c.checkLimits(wrong)
 	if _, err := c.GearmanTLS.config(); err != nil {
 		wrong("gearman_tls", "%v", err)
 	}

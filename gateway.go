@@ -16,6 +16,7 @@ import (
 	"gearman-gateway/internal/httpapi"
 	"gearman-gateway/internal/jobserver"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/limit"
 	"gearman-gateway/internal/store"
 	"gearman-gateway/internal/webhook"
 	"gearman-gateway/internal/workerpool"
@@ -45,6 +46,7 @@ type Gateway struct {
 	db      *store.DB // nil where nothing is durable
 	outbox  webhook.Outbox
 	events  *webhook.Sender
+	limits  *limit.Limiter
 	records *ledger.Ledger
 	engine  *jobserver.Server // nil where the configuration names job servers
 	cluster *gearman.Cluster
@@ -69,7 +71,7 @@ func New(c Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{c: c, tls: t, failed: make(chan error, 1), left: make(chan string, 1)}
+	g := &Gateway{c: c, tls: t, failed: make(chan error, 1), left: make(chan string, 1), limits: limit.New(c.Limits.rules())}
 	rules, err := c.rules()
 	if err != nil {
 		return nil, err
@@ -147,6 +149,9 @@ const memoryBacklog = 64 << 20
 func (g *Gateway) openRecords(ctx context.Context) error {
 	o := ledger.Options{
 		Servers: g.cluster, Events: g.outbox, EventsFull: g.outbox.Full, SharedUniques: g.c.SharedUniques, Log: g.c.Log, ResultTTL: time.Duration(g.c.ResultTTL),
+		Room: func(owner, function string, size int64, owned, called ledger.Held) error {
+			return g.limits.Room(owner, function, size, limit.Held(owned), limit.Held(called))
+		},
 		CancelRun: func(a *gearman.Assignment) {
 			if pool := g.pool.Load(); pool != nil {
 				pool.Cancel(a)
@@ -234,8 +239,8 @@ func (g *Gateway) serve() (err error) {
 	}
 	g.server = httpapi.NewServer(httpapi.Options{
 		Jobs: g.records, Servers: g.cluster, Webhooks: g.events, Log: g.c.Log,
-		Rules: func(function string) httpapi.Rules { return (*g.rules.Load())[function] },
-		Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
+		Rules:  func(function string) httpapi.Rules { return (*g.rules.Load())[function] },
+		Limits: g.limits, Gate: g.c.Limits.gate(), Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
 		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),
 	})
 	go func() {

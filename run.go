@@ -66,7 +66,7 @@ func (g *Gateway) hangup(ctx context.Context) {
 	g.c.Log.Info().Msg("configuration reloaded")
 }
 
-// Reload takes the sinks, the callbacks, the policy of webhooks, the handlers and the limits of the workers from another configuration:
+// Reload takes the sinks, the callbacks, the policy of webhooks, the handlers, the limits of callers and those of the workers from another configuration:
 // functions appear on the job servers and disappear from them, and jobs that run go on with the handler they began with. Everything
 // else needs a restart, and a change of it is logged. After an error nothing has changed. Handlers in Go stay what they were.
 //
@@ -92,8 +92,9 @@ func (g *Gateway) Reload(ctx context.Context, c Config) error {
 		return err
 	}
 	g.use(&c, rules)
+	g.limits.Reload(c.Limits.rules())
 	g.noteChanges(&c)
-	g.c.Sinks, g.c.Callbacks, g.c.Webhooks, g.c.Functions, g.c.Workers = c.Sinks, c.Callbacks, c.Webhooks, c.Functions, c.Workers
+	g.c.Sinks, g.c.Callbacks, g.c.Webhooks, g.c.Functions, g.c.Workers, g.c.Limits = c.Sinks, c.Callbacks, c.Webhooks, c.Functions, c.Workers, c.Limits
 	return nil
 }
 
@@ -101,13 +102,14 @@ func (g *Gateway) Reload(ctx context.Context, c Config) error {
 func (g *Gateway) noteChanges(c *Config) {
 	before, after := g.c, *c
 	fixed := before.Webhooks.MaxBacklog == after.Webhooks.MaxBacklog && before.Workers.Concurrency == after.Workers.Concurrency &&
-		before.Workers.Grace == after.Workers.Grace && before.Workers.MaxDeaths == after.Workers.MaxDeaths
+		before.Workers.Grace == after.Workers.Grace && before.Workers.MaxDeaths == after.Workers.MaxDeaths &&
+		before.Limits.Concurrency == after.Limits.Concurrency
 	for _, x := range []*Config{&before, &after} {
-		x.Sinks, x.Callbacks, x.Webhooks, x.Functions, x.Workers = nil, Callbacks{}, Webhooks{}, nil, Workers{}
+		x.Sinks, x.Callbacks, x.Webhooks, x.Functions, x.Workers, x.Limits = nil, Callbacks{}, Webhooks{}, nil, Workers{}, Limits{}
 	}
 	a, errA := yaml.Marshal(before)
 	b, errB := yaml.Marshal(after)
 	if errors.Join(errA, errB) != nil || !bytes.Equal(a, b) || !fixed {
-		g.c.Log.Warn().Msg("the configuration has changes that need a restart: only sinks, callbacks, webhooks, handlers and workers are reloaded")
+		g.c.Log.Warn().Msg("the configuration has changes that need a restart: only sinks, callbacks, webhooks, handlers, workers and limits are reloaded")
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/limit"
 	"gearman-gateway/internal/webhook"
 )
 
@@ -209,6 +210,8 @@ type Options struct {
 	Webhooks Webhooks
 	Rules    func(function string) Rules                 // of workloads; nil: there are none. It must not block
 	Identify func(*http.Request) (*auth.Identity, error) // an error is one of package auth; nil: there is no access control
+	Limits   *limit.Limiter                              // nil: there are no limits of identities and functions
+	Gate     *limit.Gate                                 // nil: however many requests come, all are worked on at once
 	Log      zerolog.Logger                              // the zero value logs to nowhere: zerolog's zero Logger has no writer
 
 	Hosts []string // names, without port, by which browsers may call besides localhost and IP addresses

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gearman-gateway/internal/auth"
+	"gearman-gateway/internal/limit"
 )
 
 // maxWrite is how much of a response one write deadline covers. A slow client of a large result is cut off
@@ -20,6 +21,7 @@ type response struct {
 	request *http.Request
 
 	who     *auth.Identity // nil before admit
+	place   *limit.Place   // among the requests that are worked on; nil where none is needed
 	status  int            // 0 until the header is written
 	written int64
 	job     string // the id of the job it is about

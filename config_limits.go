@@ -15,7 +15,7 @@ import (
 
 // Limits bound what callers may have of the gateway.
 type Limits struct {
-	Concurrency int              `yaml:"concurrency"` // requests that are worked on at a time; 0: 32 for each processor, and at least 64
+	Concurrency int              `yaml:"concurrency"` // requests that are worked on at a time; 0: 32 for each processor
 	Default     Limit            `yaml:"default"`     // of each identity that has none of its own; without access control, of everybody together
 	Identities  map[string]Limit `yaml:"identities"`
 	Functions   map[string]Limit `yaml:"functions"` // by name or glob; of each function that matches, for all identities together
@@ -86,10 +86,10 @@ func (l Limits) gate() *limit.Gate {
 	cpus := runtime.GOMAXPROCS(0)
 	places := l.Concurrency
 	if places == 0 {
-		places = max(64, 32*cpus)
+		places = 32 * cpus
 	}
 	return limit.NewGate(limit.GateOptions{
-		Places: places, MaxQueue: 10_000, Wait: 50 * time.Millisecond, Pace: 500 * time.Microsecond / time.Duration(cpus),
+		Places: places, MaxQueue: 10_000, Wait: 100 * time.Millisecond, Pace: 500 * time.Microsecond / time.Duration(cpus),
 		Idle: 50 * time.Millisecond, Busy: 2 * cpus,
 	})
 }

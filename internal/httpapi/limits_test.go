@@ -38,8 +38,11 @@ func TestALimitThatIsReachedIsNamed(t *testing.T) {
 		"queue":    {limit.Rules{Functions: map[string]limit.Rule{"f": {MaxJobs: 3}}}, 0, "/jobs", job, 429, []string{`"limit":"max_jobs","of":"function"`}},
 		"workload": {limit.Rules{Default: limit.Rule{MaxWorkload: 2}}, 0, "/jobs", job, 413, []string{`"limit":"max_workload","of":"identity"`}},
 		"raw":      {limit.Rules{Functions: map[string]limit.Rule{"f": {MaxWorkload: 2}}}, 0, "/functions/f", "abc", 413, []string{`"limit":"max_workload","of":"function"`}},
-		"wait": {limit.Rules{Default: limit.Rule{MaxWait: time.Second}}, 0, "/jobs", `{"function":"f","mode":"sync","timeout":"2s"}`, 422,
-			[]string{`"pointer":"#/timeout"`, "at most 1s"}},
+		"wait": {
+			limit.Rules{Default: limit.Rule{MaxWait: time.Second}},
+			0, "/jobs", `{"function":"f","mode":"sync","timeout":"2s"}`, 422,
+			[]string{`"pointer":"#/timeout"`, "at most 1s"},
+		},
 		"raw wait": {limit.Rules{Default: limit.Rule{MaxWait: time.Second}}, 0, "/functions/f?timeout=2s", "", 422, []string{`"parameter":"timeout"`}},
 		"batch":    {limit.Rules{Default: limit.Rule{Rate: 0.5, Burst: 2}}, 1, "/jobs/batch", "[" + job + "," + job + "]", 200, []string{`{"status":202`, `{"status":429`, `"retry_after":2`}},
 	} {

@@ -43,6 +43,7 @@ type Config struct {
 	Sinks                []Sink        `yaml:"sinks"`
 	Webhooks             Webhooks      `yaml:"webhooks"`
 	Callbacks            Callbacks     `yaml:"callbacks"`
+	Limits               Limits        `yaml:"limits"`
 	Workers              Workers       `yaml:"workers"`
 	Functions            []Function    `yaml:"handlers"` // what the workers run, besides the built-in functions and Handlers
 	Tracing              Tracing       `yaml:"tracing"`
@@ -189,6 +190,7 @@ func (c *Config) Check() error {
 		errs = append(errs, err)
 	}
 	c.checkTracing(wrong)
+	c.checkLimits(wrong)
 	if _, err := c.GearmanTLS.config(); err != nil {
 		wrong("gearman_tls", "%v", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"gearman-gateway/internal/httpapi"
 	"gearman-gateway/internal/jobserver"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/limit"
 	"gearman-gateway/internal/metrics"
 	"gearman-gateway/internal/store"
 	"gearman-gateway/internal/tracing"
@@ -50,6 +51,7 @@ type Gateway struct {
 	db      *store.DB       // nil where nothing is durable
 	outbox  webhook.Outbox
 	events  *webhook.Sender
+	limits  *limit.Limiter
 	records *ledger.Ledger
 	engine  *jobserver.Server // nil where the configuration names job servers
 	cluster *gearman.Cluster
@@ -78,7 +80,7 @@ func New(c Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{c: c, tls: t, failed: make(chan error, 1), left: make(chan string, 1)}
+	g := &Gateway{c: c, tls: t, failed: make(chan error, 1), left: make(chan string, 1), limits: limit.New(c.Limits.rules())}
 	g.metrics = g.newMetrics()
 	rules, err := c.rules()
 	if err != nil {
@@ -174,6 +176,9 @@ func (g *Gateway) openRecords(ctx context.Context) error {
 	o := ledger.Options{
 		Servers: g.cluster, Events: g.outbox, EventsFull: g.outbox.Full, SharedUniques: g.c.SharedUniques, Log: g.c.Log,
 		Meter: g.metrics, Tracer: g.tracer, ResultTTL: time.Duration(g.c.ResultTTL),
+		Room: func(owner, function string, size int64, owned, called ledger.Held) error {
+			return g.limits.Room(owner, function, size, limit.Held(owned), limit.Held(called))
+		},
 		CancelRun: func(a *gearman.Assignment) {
 			if pool := g.pool.Load(); pool != nil {
 				pool.Cancel(a)

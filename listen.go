@@ -64,7 +64,7 @@ func (g *Gateway) httpOptions() httpapi.Options {
 	o := httpapi.Options{
 		Jobs: g.records, Servers: g.cluster, Webhooks: g.events, Log: g.c.Log, Tracer: g.tracer,
 		Rules: func(function string) httpapi.Rules { return (*g.rules.Load())[function] }, Identify: g.identify,
-		Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
+		Limits: g.limits, Gate: g.c.Limits.gate(), Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
 		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),
 		Meter: g.metrics, Metrics: g.metrics.Handler(),
 		H2C: g.c.H2C, MaxConnections: g.maxConnections(), DrainDelay: max(time.Duration(g.c.DrainDelay), 1), // 0 there is its default

@@ -72,9 +72,9 @@ func (g *Gateway) hangup(ctx context.Context) {
 	g.c.Log.Info().Msg("configuration reloaded")
 }
 
-// Reload takes the access control, the files of tls, the sinks, the callbacks, the policy of webhooks, the handlers and the limits of the
-// workers from another configuration: new connections get the new certificate; functions appear on the job servers and disappear from
-// them, and jobs that run go on with the handler they began with. Everything
+// Reload takes the access control, the files of tls, the sinks, the callbacks, the policy of webhooks, the handlers, the limits of callers
+// and those of the workers from another configuration: new connections get the new certificate; functions appear on the job servers and
+// disappear from them, and jobs that run go on with the handler they began with. Everything
 // else needs a restart, and a change of it is logged. After an error nothing has changed. Handlers in Go stay what they were.
 //
 // It must not be called at the same time from several goroutines, nor after Stop.
@@ -109,12 +109,14 @@ func (g *Gateway) Reload(ctx context.Context, c Config) error {
 	}
 	g.use(&c, rules)
 	g.useAuth(a)
+	g.limits.Reload(c.Limits.rules())
 	g.noteChanges(&c)
 	if serverTLS != nil && g.serverTLS.Load() != nil {
 		g.serverTLS.Store(serverTLS)
 		g.c.TLS = c.TLS
 	}
-	g.c.Auth, g.c.Sinks, g.c.Callbacks, g.c.Webhooks, g.c.Functions, g.c.Workers = c.Auth, c.Sinks, c.Callbacks, c.Webhooks, c.Functions, c.Workers
+	g.c.Auth, g.c.Limits, g.c.Sinks, g.c.Callbacks, g.c.Webhooks = c.Auth, c.Limits, c.Sinks, c.Callbacks, c.Webhooks
+	g.c.Functions, g.c.Workers = c.Functions, c.Workers
 	return nil
 }
 
@@ -122,16 +124,18 @@ func (g *Gateway) Reload(ctx context.Context, c Config) error {
 func (g *Gateway) noteChanges(c *Config) {
 	before, after := g.c, *c
 	fixed := before.Webhooks.MaxBacklog == after.Webhooks.MaxBacklog && before.Workers.Concurrency == after.Workers.Concurrency &&
-		before.Workers.Grace == after.Workers.Grace && before.Workers.MaxDeaths == after.Workers.MaxDeaths
+		before.Workers.Grace == after.Workers.Grace && before.Workers.MaxDeaths == after.Workers.MaxDeaths &&
+		before.Limits.Concurrency == after.Limits.Concurrency
 	if before.TLS != (TLS{}) && after.TLS != (TLS{}) {
 		before.TLS, after.TLS = TLS{}, TLS{}
 	}
 	for _, x := range []*Config{&before, &after} {
-		x.Auth, x.Sinks, x.Callbacks, x.Webhooks, x.Functions, x.Workers = Auth{}, nil, Callbacks{}, Webhooks{}, nil, Workers{}
+		x.Auth, x.Limits, x.Sinks, x.Callbacks, x.Webhooks = Auth{}, Limits{}, nil, Callbacks{}, Webhooks{}
+		x.Functions, x.Workers = nil, Workers{}
 	}
 	a, errA := yaml.Marshal(before)
 	b, errB := yaml.Marshal(after)
 	if errors.Join(errA, errB) != nil || !bytes.Equal(a, b) || !fixed {
-		g.c.Log.Warn().Msg("the configuration has changes that need a restart: only auth, the files of tls, sinks, callbacks, webhooks, handlers and workers are reloaded")
+		g.c.Log.Warn().Msg("the configuration has changes that need a restart: only auth, the files of tls, limits, sinks, callbacks, webhooks, handlers and workers are reloaded")
 	}
 }

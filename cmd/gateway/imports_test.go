@@ -21,12 +21,14 @@ var mayImport = map[string][]string{
 	"cmd/gateway": {""},
 	"": {
 		"api", "internal/auth", "internal/event", "internal/gearman", "internal/gearman/wire", "internal/handler", "internal/httpapi", "internal/jobserver",
-		"internal/ledger", "internal/metrics", "internal/store", "internal/tracing", "internal/webhook", "internal/workerpool",
+		"internal/ledger", "internal/limit", "internal/metrics", "internal/store", "internal/tracing", "internal/webhook", "internal/workerpool",
 	},
 	"internal/metrics": {
 		"internal/gearman", "internal/httpapi", "internal/ledger", "internal/store", "internal/webhook", "internal/workerpool",
 	},
-	"internal/httpapi":        {"api", "internal/auth", "internal/event", "internal/gearman", "internal/ledger", "internal/tracing", "internal/webhook"},
+	"internal/httpapi": {
+		"api", "internal/auth", "internal/event", "internal/gearman", "internal/ledger", "internal/limit", "internal/tracing", "internal/webhook",
+	},
 	"internal/store":          {"internal/event", "internal/gearman", "internal/ledger", "internal/store/query", "internal/webhook"},
 	"internal/store/query":    {},
 	"internal/ledger":         {"internal/event", "internal/gearman", "internal/tracing"},
@@ -40,6 +42,7 @@ var mayImport = map[string][]string{
 	"internal/gearman/wire":   {},
 	"internal/event":          {},
 	"internal/auth":           {},
+	"internal/limit":          {"internal/auth"},
 	"api":                     {},
 	// in no list: they support tests, and only those import them
 	"internal/gearmandtest":       {},

@@ -88,7 +88,7 @@ var kinds = []kind{
 	invalidJSON, invalidHeader, invalidBody, unauthorized, forbidden, notFound, jobNotFound, sinkNotFound, deliveryNotFound, methodNotAllowed,
 	notAcceptable, requestTimeout,
 	idempotencyPending, jobEnded, jobRunning, jobNotEnded, jobCompleted, workloadUnavailable, resultUnavailable, deliveryPending,
-	resultExpired, eventsExpired, payloadTooLarge, unsupportedMediaType, validationError, keyReused, internalError, gearmanError, jobFailed, gearmanUnavailable,
+	resultExpired, eventsExpired, payloadTooLarge, unsupportedMediaType, validationError, keyReused, internalError, gearmanError, jobFailed, rateLimited, overloaded, gearmanUnavailable,
 	queueFull, noWorker, eventsFull, storageUnavailable, shuttingDown, gearmanTimeout,
 }
 

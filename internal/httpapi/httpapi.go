@@ -17,6 +17,7 @@ import (
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/limit"
 	"gearman-gateway/internal/tracing"
 	"gearman-gateway/internal/webhook"
 )
@@ -216,6 +217,8 @@ type Options struct {
 	Identify func(*http.Request) (*auth.Identity, error) // an error is one of package auth; nil: there is no access control
 	Meter    Meter                                       // counts requests; nil: nobody does
 	Metrics  http.Handler                                // of GET /metrics; nil: there is no such path
+	Limits   *limit.Limiter                              // nil: there are no limits of identities and functions
+	Gate     *limit.Gate                                 // nil: however many requests come, all are worked on at once
 	Log      zerolog.Logger                              // the zero value logs to nowhere: zerolog's zero Logger has no writer
 	Tracer   *tracing.Tracer                             // nil: there are no traces
 

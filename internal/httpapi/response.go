@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gearman-gateway/internal/auth"
+	"gearman-gateway/internal/limit"
 	"gearman-gateway/internal/tracing"
 )
 
@@ -23,6 +24,7 @@ type response struct {
 	id      string // of the request
 	span    tracing.Span
 	who     *auth.Identity // nil before admit
+	place   *limit.Place   // among the requests that are worked on; nil where none is needed
 	status  int            // 0 until the header is written
 	written int64
 	job     string // the id of the job it is about

@@ -52,11 +52,17 @@ func (a *API) call(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := a.fits(w.who, s.Function, r.ContentLength); err != nil {
+		return err
+	}
 	workload, release, err := a.readBody(w, r, a.o.MaxWorkload)
 	if err != nil {
 		return err
 	}
 	defer release()
+	if err := a.fits(w.who, s.Function, int64(len(workload))); err != nil {
+		return err
+	}
 
 	t := s.task(workload)
 	t.Owner = w.who.Name
@@ -137,8 +143,8 @@ func (a *API) task(who *auth.Identity, s *submission, mistakes []fieldError) (le
 	if err := permit(who, s.Function, s.Priority); err != nil {
 		return ledger.Task{}, err
 	}
-	if int64(len(workload)) > a.o.MaxWorkload {
-		return ledger.Task{}, tooLarge(a.o.MaxWorkload)
+	if err := a.fits(who, s.Function, int64(len(workload))); err != nil {
+		return ledger.Task{}, err
 	}
 	t := s.task(workload)
 	t.Owner = who.Name
@@ -167,12 +173,17 @@ next:
 func (a *API) run(w *response, r *http.Request, s *submission, t ledger.Task) (ledger.Record, error) {
 	w.Header().Set("Vary", "Prefer")
 	if t.Mode == ledger.Sync {
-		t.Wait = a.waitFor(w, r, s.Timeout, a.o.SyncTimeout)
+		most := a.longestWait(w, t.Function)
+		if err := checkWait(r, s.Timeout, most); err != nil {
+			return ledger.Record{}, err
+		}
+		t.Wait = a.waitFor(w, r, s.Timeout, a.o.SyncTimeout, most)
 		if !a.waiting.take(1) {
 			return ledger.Record{}, tooManyWaiting()
 		}
 		defer a.waiting.give(1)
 		w.waited = true
+		defer w.place.Waits()()
 	}
 	rec, err := a.hand(r.Context(), s, t)
 	w.job = rec.ID
@@ -190,6 +201,11 @@ func (a *API) hand(ctx context.Context, s *submission, t ledger.Task) (ledger.Re
 			return ledger.Record{}, noWorker.because("No worker for the function is connected. Nothing was submitted.")
 		}
 	}
+	leave, err := a.begin(t.Owner, t.Function)
+	if err != nil {
+		return ledger.Record{}, err
+	}
+	defer leave()
 	return a.o.Jobs.Submit(ctx, t)
 }
 

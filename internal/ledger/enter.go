@@ -157,6 +157,9 @@ func (l *Ledger) room(j *job) (other *job, err error) {
 	case !j.durable && j.Mode == Sync && l.sync >= l.o.MaxLive && !l.abandonSync():
 		return nil, ErrFull
 	}
+	if err := l.roomFor(j); err != nil {
+		return nil, err
+	}
 	l.insert(j)
 	l.log(j, Entry{State: j.State})
 	if !j.durable { // else when it is stored

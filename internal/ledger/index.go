@@ -86,6 +86,8 @@ type index struct {
 	syncs      *list.List // live sync jobs, oldest first
 	past       *list.List // ended jobs, in the order of their end
 	results    *list.List // those of them that have results or warnings
+	owned      holdings   // what is held of each owner
+	called     holdings   // and of each function
 	sync       int        // live sync jobs
 	tracked    int        // live jobs that the ledger itself submits, or has
 	workloads  int64      // bytes of their workloads
@@ -108,11 +110,14 @@ func newIndex() index {
 		past:       list.New(),
 		results:    list.New(),
 		logs:       list.New(),
+		owned:      holdings{},
+		called:     holdings{},
 	}
 }
 
 func (x *index) insert(j *job) {
 	x.byID[j.ID] = j
+	x.hold(j, 1)
 	j.entered = x.entered.PushBack(j)
 	wire := key{j.Function, j.wire}
 	x.byWire[wire] = append(x.byWire[wire], j)
@@ -149,6 +154,7 @@ func (x *index) unplace(j *job) {
 // settle takes a job from what is live.
 func (x *index) settle(j *job) {
 	x.unwire(j)
+	x.hold(j, -1)
 	switch {
 	case j.durable || j.Mode == Tracked:
 		x.tracked--

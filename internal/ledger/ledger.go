@@ -39,9 +39,12 @@ type Options struct {
 	// EventsFull reports whether a tracked or scheduled job must be refused because there is no room for its events: ErrEventsFull. It
 	// does not block; nil: there always is room.
 	EventsFull func() bool
-	Meter      Meter // nil: nobody counts
-	Log        zerolog.Logger
-	Tracer     *tracing.Tracer // nil: there are no traces
+	// Room reports why a job of an owner and a function must not be held by the gateway, in addition to what is held of either. It is
+	// called under the ledger's lock, and does not block; nil: there always is room.
+	Room   func(owner, function string, size int64, owned, called Held) error
+	Meter  Meter // nil: nobody counts
+	Log    zerolog.Logger
+	Tracer *tracing.Tracer // nil: there are no traces
 
 	MaxRecords    int           // 100,000 records in memory; beyond, the oldest ended job is forgotten, then the oldest background job
 	MaxLive       int           // 50,000 sync jobs that have not ended; beyond, the oldest that nobody waits for is forgotten, else ErrFull

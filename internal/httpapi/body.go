@@ -49,7 +49,6 @@ func (a *API) readBody(w *response, r *http.Request, limit int64) (body []byte, 
 		return nil, nil, err
 	}
 	// MaxBytesReader wants the server's own writer, to close the connection when the limit is hit.
-	defer w.place.Waits()()
 	src := http.MaxBytesReader(w.ResponseWriter, r.Body, limit)
 	for size := firstSize(r.ContentLength); ; size = min(nextSize(size, r.ContentLength), limit+1) {
 		more := size - taken

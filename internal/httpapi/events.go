@@ -21,7 +21,6 @@ func (a *API) events(w *response, r *http.Request) error {
 	}
 	defer a.streams.give(1)
 	w.waited = true
-	defer w.place.Waits()()
 	rec, err := a.find(w, r, 0)
 	switch {
 	case err != nil:

@@ -44,9 +44,7 @@ func (a *API) feed(w *response, r *http.Request) error {
 	q.Owner = w.own()
 	wait := a.waitFor(w, r, filters.Get("wait"), 0, most)
 	w.waited = wait > 0
-	resume := w.place.Waits()
 	page, err := a.nextEvents(r.Context(), q, wait)
-	resume()
 	if err != nil {
 		return err
 	}

@@ -127,7 +127,6 @@ func (a *API) find(w *response, r *http.Request, wait time.Duration) (ledger.Rec
 		}
 		defer a.waiting.give(1)
 		w.waited = true
-		defer w.place.Waits()()
 	}
 	rec, err := a.o.Jobs.Job(r.Context(), w.caller(), ref, wait)
 	w.job = rec.ID

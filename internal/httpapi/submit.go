@@ -183,7 +183,6 @@ func (a *API) run(w *response, r *http.Request, s *submission, t ledger.Task) (l
 		}
 		defer a.waiting.give(1)
 		w.waited = true
-		defer w.place.Waits()()
 	}
 	rec, err := a.hand(r.Context(), s, t)
 	w.job = rec.ID

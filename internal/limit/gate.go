@@ -6,7 +6,6 @@ import (
 	"errors"
 	"runtime/metrics"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -14,18 +13,19 @@ import (
 var ErrOverloaded = errors.New("overloaded")
 
 // A Gate bounds how many requests are worked on at a time, so that those let in are done soon however many come. Those that find it
-// full wait for a moment, and the one that came last is let in first: under overload it would not help anybody if all waited
-// alike, and each was let in when its time is nearly over. The others are refused, but not faster than at a pace: a refusal costs a tenth
-// of a request and more, so that ten times the load would leave no time for anything else. A client's connection is held back meanwhile,
-// and so is what it would send next.
+// full wait, and are let in in their order. When the first of them has waited for too long there is overload: then the one that came last
+// is let in first, because it would not help anybody if all waited alike, and each was let in when its caller has left. The others are
+// refused, but not faster than at a pace: a refusal costs a tenth of a request and more, so that ten times the load would leave no time for
+// anything else. A client's connection is held back meanwhile, and so is what it would send next.
 //
-// A request that waits for something else, such as the end of a job, gives its place away after a while. It is safe for concurrent use.
+// A request that takes long while there are processors to spare waits for something else, such as its body, a job server or the end of a
+// job, and gives its place away. It is safe for concurrent use.
 type Gate struct {
 	o GateOptions
 
 	mu      sync.Mutex
 	free    int
-	queue   *list.List // of *entrant; who came last is last
+	queue   *list.List // of *entrant, in the order in which they came
 	refusal time.Time  // when the latest that was refused is told
 }
 
@@ -33,10 +33,11 @@ type Gate struct {
 type GateOptions struct {
 	Places   int           // requests that are worked on at a time
 	MaxQueue int           // requests that wait to be let in; beyond, the one that has waited longest is refused
+	Patience time.Duration // of the one that has waited longest, beyond which there is overload
 	Wait     time.Duration // for being let in
 	Pace     time.Duration // at least, between two refusals; but none is held back for more than a second
-	Idle     time.Duration // after which a request that waits for something else gives its place away
-	Busy     int           // goroutines that wait for a processor, beyond which it does not; 0: there may be any number
+	Idle     time.Duration // how often it is looked whether a request waits for something else
+	Busy     int           // goroutines that wait for a processor, beyond which none is to spare; 0: any number
 }
 
 // NewGate returns a Gate with nobody in it.
@@ -46,6 +47,7 @@ func NewGate(o GateOptions) *Gate {
 
 // An entrant waits to be let in.
 type entrant struct {
+	came time.Time
 	done chan struct{} // closed when it is decided
 	in   bool          // it is let in; guarded by Gate.mu until done is closed
 }
@@ -59,12 +61,12 @@ func (g *Gate) Enter(ctx context.Context) (*Place, error) {
 	if g.free > 0 {
 		g.free--
 		g.mu.Unlock()
-		return &Place{gate: g}, nil
+		return g.place(), nil
 	}
 	if g.queue.Len() >= g.o.MaxQueue {
 		g.decide(g.queue.Front(), false)
 	}
-	e := &entrant{done: make(chan struct{})}
+	e := &entrant{came: time.Now(), done: make(chan struct{})}
 	at := g.queue.PushBack(e)
 	g.mu.Unlock()
 
@@ -83,7 +85,7 @@ func (g *Gate) Enter(ctx context.Context) (*Place, error) {
 		g.hold(ctx)
 		return nil, ErrOverloaded
 	}
-	return &Place{gate: g}, nil
+	return g.place(), nil
 }
 
 // decide lets an entrant in or refuses it. g.mu is held.
@@ -132,49 +134,64 @@ func (g *Gate) hold(ctx context.Context) {
 func (g *Gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if last := g.queue.Back(); last != nil {
-		g.decide(last, true)
+	next := g.queue.Front()
+	if next == nil {
+		g.free++
 		return
 	}
-	g.free++
+	if time.Since(next.Value.(*entrant).came) > g.o.Patience {
+		next = g.queue.Back()
+	}
+	g.decide(next, true)
 }
 
 // A Place is a request's in a Gate. The nil Place is of a request that needs none.
 type Place struct {
 	gate *Gate
-	once sync.Once
+
+	mu    sync.Mutex
+	left  bool
+	timer *time.Timer // looks whether the request waits for something else
+}
+
+func (g *Gate) place() *Place {
+	p := &Place{gate: g}
+	p.mu.Lock() // until the timer knows itself
+	defer p.mu.Unlock()
+	p.timer = time.AfterFunc(g.o.Idle, p.look)
+	return p
 }
 
 // Leave gives the place away, if that is not done.
 func (p *Place) Leave() {
-	if p != nil {
-		p.once.Do(p.gate.leave)
-	}
-}
-
-// Waits says that the request waits for something else, until resume is called. If that takes long the place is given away for good:
-// what is left to do after a long wait is little, and must be done.
-func (p *Place) Waits() (resume func()) {
 	if p == nil {
-		return nothing
+		return
 	}
-	var over atomic.Bool
-	var t *time.Timer
-	t = time.AfterFunc(time.Hour, func() { // by when it is reset, so that it knows itself
-		switch {
-		case over.Load():
-		case p.gate.busy():
-			t.Reset(p.gate.o.Idle)
-		default:
-			p.Leave()
-		}
-	})
-	t.Reset(p.gate.o.Idle)
-	return func() { over.Store(true); t.Stop() }
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.left {
+		p.left = true
+		p.timer.Stop()
+		p.gate.leave()
+	}
 }
 
-// busy reports whether the process has more to do than it has processors for. Then a request that waits most likely waits for that, as
-// a sync job does that our own workers would have done long ago.
+// look gives the place away unless the request, most likely, waits for a processor. It is given away for good: what is left to do after a
+// wait is little, and must be done.
+func (p *Place) look() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.left:
+	case p.gate.busy():
+		p.timer.Reset(p.gate.o.Idle)
+	default:
+		p.left = true
+		p.gate.leave()
+	}
+}
+
+// busy reports whether the process has more to do than it has processors for.
 func (g *Gate) busy() bool {
 	if g.o.Busy == 0 {
 		return false

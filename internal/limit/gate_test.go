@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-var testGate = GateOptions{Places: 1, MaxQueue: 2, Wait: 50 * time.Millisecond, Pace: 100 * time.Millisecond, Idle: 10 * time.Millisecond}
+var testGate = GateOptions{Places: 1, MaxQueue: 2, Patience: 20 * time.Millisecond, Wait: 50 * time.Millisecond, Pace: 100 * time.Millisecond, Idle: time.Minute}
 
 // knock enters in the background, and returns what became of it.
 func knock(ctx context.Context, g *Gate) <-chan error {
@@ -21,7 +21,26 @@ func knock(ctx context.Context, g *Gate) <-chan error {
 	return done
 }
 
-func TestWhoCameLastIsLetInFirstAndTheOthersAreRefusedAtAPace(t *testing.T) {
+func TestPlacesAreGivenInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(testGate)
+		first, err := g.Enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, third := knock(t.Context(), g), knock(t.Context(), g)
+		first.Leave()
+		first.Leave() // has no effect
+		if err := <-second; err != nil {
+			t.Errorf("the second: %v", err)
+		}
+		if err := <-third; !errors.Is(err, ErrOverloaded) {
+			t.Errorf("the third: %v", err)
+		}
+	})
+}
+
+func TestUnderOverloadWhoCameLastIsLetInFirstAndTheOthersAreRefusedAtAPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGate(testGate)
 		first, err := g.Enter(t.Context())
@@ -34,8 +53,8 @@ func TestWhoCameLastIsLetInFirstAndTheOthersAreRefusedAtAPace(t *testing.T) {
 		if err := <-second; !errors.Is(err, ErrOverloaded) || time.Since(began) != 0 {
 			t.Errorf("the second: %v after %v", err, time.Since(began))
 		}
+		time.Sleep(testGate.Patience + 1) // the bubble's time
 		first.Leave()
-		first.Leave() // has no effect
 		if err := <-fourth; err != nil {
 			t.Errorf("the fourth: %v", err)
 		}
@@ -87,21 +106,27 @@ func TestACallerThatLeavesDoesNotTakeAPlace(t *testing.T) {
 
 func TestARequestThatWaitsGivesItsPlaceAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := NewGate(testGate)
+		o := testGate
+		o.Idle = 10 * time.Millisecond
+		g := NewGate(o)
 		first, err := g.Enter(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		first.Waits()() // shortly
-		resume := first.Waits()
 		began := time.Now()
-		if err := <-knock(t.Context(), g); err != nil || time.Since(began) != testGate.Idle {
+		if err := <-knock(t.Context(), g); err != nil || time.Since(began) != o.Idle {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
-		resume()
+		second, third := knock(t.Context(), g), knock(t.Context(), g)
 		first.Leave() // has no effect: the place is another's
-		if err := <-knock(t.Context(), g); !errors.Is(err, ErrOverloaded) {
+		synctest.Wait()
+		select {
+		case err := <-second:
 			t.Errorf("there are two places: %v", err)
+		default:
+		}
+		if err := errors.Join(<-second, <-third); err != nil || time.Since(began) != 3*o.Idle {
+			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})
 }
@@ -112,6 +137,5 @@ func TestNoGateLetsEverybodyIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Waits()()
 	p.Leave()
 }

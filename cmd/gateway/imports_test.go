@@ -44,6 +44,8 @@ var mayImport = map[string][]string{
 	"internal/auth":           {},
 	"internal/limit":          {"internal/auth"},
 	"api":                     {},
+	// a program of its own, which loads the others from outside
+	"bench": {"internal/gearman", "internal/gearman/wire"},
 	// in no list: they support tests, and only those import them
 	"internal/gearmandtest":       {},
 	"internal/webhook/outboxtest": {"internal/event", "internal/webhook"},

@@ -51,9 +51,26 @@ fuzz: ## run each fuzz test for FUZZTIME (50000x)
 	done
 
 .PHONY: bench
-bench: ## run the benchmarks that match BENCH (.)
+bench: build ## measure the gateway beside what one would use instead (9 min at most; BENCH_TIME=2s a round), and write docs/performance.md
+	.ci/install bench
+	go build -o bin/bench ./bench
+	bin/bench run --docs docs
+
+.PHONY: soak
+soak: build ## load a gateway for SOAK (1h), and see whether it comes back to where it began
+	.ci/install bench
+	go build -o bin/bench ./bench
+	bin/bench soak --docs docs $(if $(SOAK),--for $(SOAK))
+
+.PHONY: microbench
+microbench: ## run the Go benchmarks that match BENCH (.)
 	.ci/install
 	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: benchstat
+benchstat: ## compare the Go benchmarks of the hot paths that match BENCH (.) with those of the commit BASE
+	.ci/install
+	bench/benchstat '$(BASE)' '$(BENCH)'
 
 .PHONY: docker-up
 docker-up: ## build and start gearmand, the gateway and a webhook sink in containers

@@ -18,6 +18,10 @@ func (a *API) admit(needs auth.Scope, h handler) handler {
 		if needs == open {
 			return h(w, r)
 		}
+		if w.place, err = a.o.Gate.Enter(r.Context()); err != nil { // even to find out who calls is too much
+			return err
+		}
+		defer w.place.Leave()
 		if w.who, err = a.identify(w, r); err != nil {
 			return err
 		}
@@ -25,6 +29,11 @@ func (a *API) admit(needs auth.Scope, h handler) handler {
 			w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope", scope="`+needs.String()+`"`)
 			return forbidden.because("These credentials do not have the scope that is needed here: %s.", needs)
 		}
+		leave, err := a.o.Limits.Enter(w.who.Name, needs == auth.Submit)
+		if err != nil {
+			return err
+		}
+		defer leave()
 		return h(w, r)
 	}
 }
@@ -37,7 +46,7 @@ func (a *API) identify(w *response, r *http.Request) (*auth.Identity, error) {
 	who, err := a.o.Identify(r)
 	switch {
 	case err != nil:
-	case who.Name == "": // which would own what is nobody's
+	case who.Name == "" && who != auth.Anyone: // which would own what is nobody's
 		return nil, errors.New("an identity has no name")
 	default:
 		return who, nil

@@ -35,13 +35,16 @@ func (a *API) feed(w *response, r *http.Request) error {
 		return err
 	}
 	q, m := eventsOf(filters)
-	m = m.check(filters, "wait", func(s string) error { _, err := parseWait(s, a.o.MaxWait); return err })
+	most := a.longestWait(w, "")
+	m = m.check(filters, "wait", func(s string) error { _, err := parseWait(s, most); return err })
 	if m != nil {
 		return wrongParameters(m)
 	}
 	w.Header().Set("Vary", "Prefer")
 	q.Owner = w.own()
-	page, err := a.nextEvents(r.Context(), q, a.waitFor(w, r, filters.Get("wait"), 0))
+	wait := a.waitFor(w, r, filters.Get("wait"), 0, most)
+	w.waited = wait > 0
+	page, err := a.nextEvents(r.Context(), q, wait)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"golang.org/x/net/http/httpguts"
 
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
@@ -23,15 +24,16 @@ func (a *API) job(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	most := a.longestWait(w, "")
 	if q.Has("wait") {
-		if _, err := parseWait(q.Get("wait"), a.o.MaxWait); err != nil {
+		if _, err := parseWait(q.Get("wait"), most); err != nil {
 			p := validationError.because("The query has mistakes.")
 			p.fields = []fieldError{{Parameter: "wait", Detail: err.Error()}}
 			return p
 		}
 	}
 	w.Header().Set("Vary", "Prefer")
-	rec, err := a.find(w, r, a.waitFor(w, r, q.Get("wait"), 0))
+	rec, err := a.find(w, r, a.waitFor(w, r, q.Get("wait"), 0, most))
 	if err != nil {
 		return err
 	}
@@ -64,6 +66,11 @@ func (a *API) runAgain(w *response, r *http.Request) error {
 	if err := a.permitAgain(w, r, ref); err != nil {
 		return err
 	}
+	leave, err := a.beginAgain(w, r, ref)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	rec, err := a.o.Jobs.RunAgain(r.Context(), w.caller(), ref)
 	w.job = rec.ID
 	if err != nil {
@@ -93,15 +100,16 @@ func (a *API) result(w *response, r *http.Request) error {
 	return a.writeResult(w, rec)
 }
 
-// waitFor returns the wait that the request names in text, which was checked before, else in its Prefer header, else def.
-func (a *API) waitFor(w *response, r *http.Request, text string, def time.Duration) time.Duration {
+// waitFor returns the wait that the request names in text, which was checked before, else in its Prefer header, else def; the latter two
+// are at most most.
+func (a *API) waitFor(w *response, r *http.Request, text string, def, most time.Duration) time.Duration {
 	if text != "" {
-		wait, _ := parseWait(text, a.o.MaxWait)
+		wait, _ := parseWait(text, most)
 		return wait
 	}
-	wait, ok := preferredWait(r.Header, a.o.MaxWait)
+	wait, ok := preferredWait(r.Header, most)
 	if !ok {
-		return def
+		return min(def, most)
 	}
 	w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
 	return wait
@@ -118,6 +126,7 @@ func (a *API) find(w *response, r *http.Request, wait time.Duration) (ledger.Rec
 			return ledger.Record{}, tooManyWaiting()
 		}
 		defer a.waiting.give(1)
+		w.waited = true
 	}
 	rec, err := a.o.Jobs.Job(r.Context(), w.caller(), ref, wait)
 	w.job = rec.ID
@@ -181,7 +190,7 @@ func (a *API) writeResult(w *response, rec ledger.Record) error {
 
 // setHeader leaves out what is not known. Handles come from a job server: one with a control character is not passed on.
 func setHeader(w *response, name, value string) {
-	if value != "" && gearman.CheckHandle(value) == nil {
+	if value != "" && httpguts.ValidHeaderFieldValue(value) {
 		w.Header().Set(name, value)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/limit"
 	"gearman-gateway/internal/webhook"
 )
 
@@ -54,6 +55,8 @@ var (
 	internalError        = kind{"internal-error", http.StatusInternalServerError, "The gateway made a mistake", ""}
 	gearmanError         = kind{"gearman-error", http.StatusBadGateway, "The job server refused the request", ""}
 	jobFailed            = kind{"job-failed", http.StatusBadGateway, "The job did not complete", ""}
+	rateLimited          = kind{"rate-limited", http.StatusTooManyRequests, "A limit is reached", "1"}
+	overloaded           = kind{"overloaded", http.StatusServiceUnavailable, "More comes in than can be done", "1"}
 	gearmanUnavailable   = kind{"gearman-unavailable", http.StatusServiceUnavailable, "No job server can be reached", "1"}
 	queueFull            = kind{"queue-full", http.StatusServiceUnavailable, "Too much is waiting already", "1"}
 	noWorker             = kind{"no-worker", http.StatusServiceUnavailable, "No worker can do this function", "1"}
@@ -73,6 +76,7 @@ var failures = []struct {
 	kind   kind
 	detail string
 }{
+	{limit.ErrOverloaded, overloaded, "More requests come in than can be worked on. Nothing was done."},
 	{gearman.ErrOutcomeUnknown, gearmanTimeout, "The job was on its way when the answer failed to come: it may or may not run."},
 	{errStopped, shuttingDown, "The gateway stopped before the job had ended; the job may go on."},
 	{gearman.ErrClosed, shuttingDown, "The gateway stopped before the job was submitted."},
@@ -106,6 +110,7 @@ type problem struct {
 	fields []fieldError
 	job    string // the id of the job it is about
 	reason string // of jobFailed: the kind of the job's error
+	limit  *limit.Exceeded
 	cause  error
 }
 
@@ -142,6 +147,9 @@ func asProblem(err error) *problem {
 		if errors.Is(err, f.err) {
 			return f.kind.because("%s", f.detail).causedBy(err)
 		}
+	}
+	if e, ok := errors.AsType[*limit.Exceeded](err); ok {
+		return exceeded(rateLimited, e)
 	}
 	if e, ok := errors.AsType[*gearman.ServerError](err); ok {
 		if e.QueueFull() {
@@ -207,6 +215,12 @@ func (p *problem) append(b []byte) []byte {
 		b = append(b, `,"error":{"kind":`...)
 		b = appendString(b, p.reason)
 		b = append(b, '}')
+	}
+	if p.limit != nil {
+		b = fmt.Appendf(b, `,"limit":"%s","of":"%s"`, p.limit.Limit, p.limit.Of)
+		if p.retryAfter != "" {
+			b = fmt.Appendf(b, `,"retry_after":%s`, p.retryAfter) // the items of a batch have no headers
+		}
 	}
 	if len(p.fields) > 0 {
 		b = append(b, `,"errors":[`...)

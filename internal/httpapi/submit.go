@@ -15,7 +15,7 @@ func (a *API) submit(w *response, r *http.Request) error {
 		return unsupportedMediaType.because("Send application/json.")
 	}
 	s := newSubmission(ledger.Background)
-	s.traceparent = traceparent(r.Header)
+	s.from(w, r)
 	var err error
 	if s.key, err = idempotencyKey(r.Header); err != nil {
 		return err
@@ -52,11 +52,17 @@ func (a *API) call(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := a.fits(w.who, s.Function, r.ContentLength); err != nil {
+		return err
+	}
 	workload, release, err := a.readBody(w, r, a.o.MaxWorkload)
 	if err != nil {
 		return err
 	}
 	defer release()
+	if err := a.fits(w.who, s.Function, int64(len(workload))); err != nil {
+		return err
+	}
 
 	t := s.task(workload)
 	t.Owner = w.who.Name
@@ -76,7 +82,7 @@ func (a *API) call(w *response, r *http.Request) error {
 // callOf returns the submission that the path, the query and the headers are, checked.
 func (a *API) callOf(w *response, r *http.Request) (s submission, err error) {
 	s = newSubmission(ledger.Sync)
-	s.traceparent = traceparent(r.Header)
+	s.from(w, r)
 	if s.key, err = idempotencyKey(r.Header); err != nil {
 		return s, err
 	}
@@ -137,8 +143,8 @@ func (a *API) task(who *auth.Identity, s *submission, mistakes []fieldError) (le
 	if err := permit(who, s.Function, s.Priority); err != nil {
 		return ledger.Task{}, err
 	}
-	if int64(len(workload)) > a.o.MaxWorkload {
-		return ledger.Task{}, tooLarge(a.o.MaxWorkload)
+	if err := a.fits(who, s.Function, int64(len(workload))); err != nil {
+		return ledger.Task{}, err
 	}
 	t := s.task(workload)
 	t.Owner = who.Name
@@ -167,11 +173,16 @@ next:
 func (a *API) run(w *response, r *http.Request, s *submission, t ledger.Task) (ledger.Record, error) {
 	w.Header().Set("Vary", "Prefer")
 	if t.Mode == ledger.Sync {
-		t.Wait = a.waitFor(w, r, s.Timeout, a.o.SyncTimeout)
+		most := a.longestWait(w, t.Function)
+		if err := checkWait(r, s.Timeout, most); err != nil {
+			return ledger.Record{}, err
+		}
+		t.Wait = a.waitFor(w, r, s.Timeout, a.o.SyncTimeout, most)
 		if !a.waiting.take(1) {
 			return ledger.Record{}, tooManyWaiting()
 		}
 		defer a.waiting.give(1)
+		w.waited = true
 	}
 	rec, err := a.hand(r.Context(), s, t)
 	w.job = rec.ID
@@ -189,6 +200,11 @@ func (a *API) hand(ctx context.Context, s *submission, t ledger.Task) (ledger.Re
 			return ledger.Record{}, noWorker.because("No worker for the function is connected. Nothing was submitted.")
 		}
 	}
+	leave, err := a.begin(t.Owner, t.Function)
+	if err != nil {
+		return ledger.Record{}, err
+	}
+	defer leave()
 	return a.o.Jobs.Submit(ctx, t)
 }
 

@@ -118,11 +118,12 @@ func (l *Ledger) newJob(t Task) *job {
 			Callback: t.Callback, Traceparent: t.Traceparent,
 			State: Queued, SubmittedAt: time.Now(),
 		},
-		durable:  t.Mode == Tracked || !t.RunAt.IsZero() || t.Key != nil,
-		size:     int64(len(t.Workload)),
-		entering: true,
-		waiters:  1,
-		done:     make(chan struct{}),
+		requestID: t.RequestID,
+		durable:   t.Mode == Tracked || !t.RunAt.IsZero() || t.Key != nil,
+		size:      int64(len(t.Workload)),
+		entering:  true,
+		waiters:   1,
+		done:      make(chan struct{}),
 	}
 	if j.durable {
 		j.ready = make(chan struct{})
@@ -155,6 +156,9 @@ func (l *Ledger) room(j *job) (other *job, err error) {
 		return nil, ErrEventsFull
 	case !j.durable && j.Mode == Sync && l.sync >= l.o.MaxLive && !l.abandonSync():
 		return nil, ErrFull
+	}
+	if err := l.roomFor(j); err != nil {
+		return nil, err
 	}
 	l.insert(j)
 	l.log(j, Entry{State: j.State})

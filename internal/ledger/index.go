@@ -3,7 +3,6 @@ package ledger
 import (
 	"container/list"
 	"strconv"
-	"sync"
 	"time"
 
 	"gearman-gateway/internal/gearman"
@@ -16,6 +15,8 @@ type job struct {
 	wire       string              // the unique on the wire
 	generation uint64              // of the connection that submitted it; 0 when that is gone for good
 	submitted  bool                // job.submitted was told
+	since      time.Time           // when it might first have run; zero: it has not
+	timed      bool                // StartedAt is when its run began, and not when somebody said that it was over
 	ours       int                 // runs of it by our own pool, which tells more than the packets of the job server do
 	run        *gearman.Assignment // the latest of them that has not ended
 	unheard    *gearman.Update     // how the job server said that it ended, while our own pool ran it
@@ -23,6 +24,7 @@ type job struct {
 	done       chan struct{}       // closed when it has ended or was withdrawn
 	followed   chan struct{}       // not nil while somebody waits for its log to grow; closed when it does
 	refused    error               // it was withdrawn, and why
+	requestID  string              // of the request that submitted it, for the log; "" after a restart
 	merged     *job                // the job server coalesced it with this one
 
 	// where it is kept
@@ -73,7 +75,7 @@ type shared struct {
 
 // index finds records, and bounds them.
 type index struct {
-	mu         sync.Mutex
+	mu         lock
 	byID       map[string]*job
 	byHandle   map[string]*job // the newest that has the handle
 	byWire     map[key][]*job  // live jobs by function and the unique on the wire
@@ -84,6 +86,8 @@ type index struct {
 	syncs      *list.List // live sync jobs, oldest first
 	past       *list.List // ended jobs, in the order of their end
 	results    *list.List // those of them that have results or warnings
+	owned      holdings   // what is held of each owner
+	called     holdings   // and of each function
 	sync       int        // live sync jobs
 	tracked    int        // live jobs that the ledger itself submits, or has
 	workloads  int64      // bytes of their workloads
@@ -106,11 +110,14 @@ func newIndex() index {
 		past:       list.New(),
 		results:    list.New(),
 		logs:       list.New(),
+		owned:      holdings{},
+		called:     holdings{},
 	}
 }
 
 func (x *index) insert(j *job) {
 	x.byID[j.ID] = j
+	x.hold(j, 1)
 	j.entered = x.entered.PushBack(j)
 	wire := key{j.Function, j.wire}
 	x.byWire[wire] = append(x.byWire[wire], j)
@@ -147,6 +154,7 @@ func (x *index) unplace(j *job) {
 // settle takes a job from what is live.
 func (x *index) settle(j *job) {
 	x.unwire(j)
+	x.hold(j, -1)
 	switch {
 	case j.durable || j.Mode == Tracked:
 		x.tracked--

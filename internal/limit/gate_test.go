@@ -1,0 +1,141 @@
+package limit
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var testGate = GateOptions{Places: 1, MaxQueue: 2, Patience: 20 * time.Millisecond, Wait: 50 * time.Millisecond, Pace: 100 * time.Millisecond, Idle: time.Minute}
+
+// knock enters in the background, and returns what became of it.
+func knock(ctx context.Context, g *Gate) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := g.Enter(ctx)
+		done <- err
+	}()
+	synctest.Wait()
+	return done
+}
+
+func TestPlacesAreGivenInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(testGate)
+		first, err := g.Enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, third := knock(t.Context(), g), knock(t.Context(), g)
+		first.Leave()
+		first.Leave() // has no effect
+		if err := <-second; err != nil {
+			t.Errorf("the second: %v", err)
+		}
+		if err := <-third; !errors.Is(err, ErrOverloaded) {
+			t.Errorf("the third: %v", err)
+		}
+	})
+}
+
+func TestUnderOverloadWhoCameLastIsLetInFirstAndTheOthersAreRefusedAtAPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(testGate)
+		first, err := g.Enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		second, third := knock(t.Context(), g), knock(t.Context(), g)
+		fourth := knock(t.Context(), g) // the second is refused for it, at once
+		if err := <-second; !errors.Is(err, ErrOverloaded) || time.Since(began) != 0 {
+			t.Errorf("the second: %v after %v", err, time.Since(began))
+		}
+		time.Sleep(testGate.Patience + 1) // the bubble's time
+		first.Leave()
+		if err := <-fourth; err != nil {
+			t.Errorf("the fourth: %v", err)
+		}
+		if err := <-third; !errors.Is(err, ErrOverloaded) || time.Since(began) != 100*time.Millisecond {
+			t.Errorf("the third: %v after %v", err, time.Since(began))
+		}
+	})
+}
+
+func TestARefusalIsHeldBackForASecondAtMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := testGate
+		o.MaxQueue, o.Pace = 100, time.Minute
+		g := NewGate(o)
+		if _, err := g.Enter(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for _, done := range []<-chan error{knock(t.Context(), g), knock(t.Context(), g), knock(t.Context(), g)} {
+			if err := <-done; !errors.Is(err, ErrOverloaded) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if took := time.Since(began); took != maxHold+o.Wait {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+func TestACallerThatLeavesDoesNotTakeAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(testGate)
+		first, err := g.Enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		second := knock(ctx, g)
+		cancel()
+		if err := <-second; !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		first.Leave()
+		if _, err := g.Enter(t.Context()); err != nil {
+			t.Errorf("the place is lost: %v", err)
+		}
+	})
+}
+
+func TestARequestThatWaitsGivesItsPlaceAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := testGate
+		o.Idle = 10 * time.Millisecond
+		g := NewGate(o)
+		first, err := g.Enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := <-knock(t.Context(), g); err != nil || time.Since(began) != o.Idle {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		second, third := knock(t.Context(), g), knock(t.Context(), g)
+		first.Leave() // has no effect: the place is another's
+		synctest.Wait()
+		select {
+		case err := <-second:
+			t.Errorf("there are two places: %v", err)
+		default:
+		}
+		if err := errors.Join(<-second, <-third); err != nil || time.Since(began) != 3*o.Idle {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
+func TestNoGateLetsEverybodyIn(t *testing.T) {
+	var g *Gate
+	p, err := g.Enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Leave()
+}

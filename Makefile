@@ -25,6 +25,10 @@ deb: export GOOS = linux
 deb: build ## build bin/gearman-gateway_VERSION_ARCH.deb; GOARCH=arm64 builds it for that
 	deploy/deb/build $(BIN)/gateway '$(VERSION)' $(BIN)
 
+.PHONY: deb-boot
+deb-boot: ## as root: install, upgrade, remove and purge the package on a copy of this machine, booted with systemd-nspawn and thrown away
+	deploy/deb/testdata/boot
+
 .PHONY: test
 test: ## install gearmand and the other languages' clients if missing, then run all tests with the race detector
 	.ci/install

@@ -44,8 +44,16 @@ func makeDeb(t *testing.T, version string) string {
 	return debs[0]
 }
 
-func TestDebHoldsWhatDebianExpects(t *testing.T) {
+// The tests below it share the package, as it takes some seconds to make one.
+func TestDeb(t *testing.T) {
 	deb := makeDeb(t, "v1.0.0")
+	t.Run("holds what Debian expects", func(t *testing.T) { testContents(t, deb) })
+	t.Run("is reproducible", func(t *testing.T) { testReproducible(t, deb) })
+	t.Run("serves", func(t *testing.T) { testServes(t, deb) })
+	t.Run("lives and dies", func(t *testing.T) { testLife(t, deb) })
+}
+
+func testContents(t *testing.T, deb string) {
 	if name := filepath.Base(deb); !regexp.MustCompile(`^gearman-gateway_1\.0\.0_[a-z0-9]+\.deb$`).MatchString(name) {
 		t.Errorf("the package's file is %s", name)
 	}
@@ -84,8 +92,8 @@ func TestDebHoldsWhatDebianExpects(t *testing.T) {
 	}
 }
 
-func TestDebIsReproducible(t *testing.T) {
-	a, err := os.ReadFile(makeDeb(t, "v1.0.0"))
+func testReproducible(t *testing.T, deb string) {
+	a, err := os.ReadFile(deb)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,10 +190,10 @@ func TestUnitWaitsForTheDrain(t *testing.T) {
 	}
 }
 
-// The program of the package serves with the configuration of the package, but for ports and paths that are this machine's.
-func TestPackagedGatewayServes(t *testing.T) {
+// testServes runs the program of the package with the configuration of the package, but for ports and paths that are this machine's.
+func testServes(t *testing.T, deb string) {
 	dir := t.TempDir()
-	output(t, nil, "dpkg-deb", "--extract", makeDeb(t, "v1.0.0"), dir)
+	output(t, nil, "dpkg-deb", "--extract", deb, dir)
 	program := filepath.Join(dir, "usr/bin/gearman-gateway")
 	if version := output(t, nil, program, "version"); version != "gateway v1.0.0\n" {
 		t.Errorf("version: %q", version)
@@ -240,15 +248,15 @@ func TestPackagedGatewayServes(t *testing.T) {
 	}
 }
 
-// TestDebLivesAndDies installs, upgrades, removes and purges the package with dpkg, on a copy of this machine that is thrown away: neither its
+// testLife installs, upgrades, removes and purges the package with dpkg, on a copy of this machine that is thrown away: neither its
 // files nor dpkg's database change. That takes the right to mount.
-func TestDebLivesAndDies(t *testing.T) {
+func testLife(t *testing.T, deb string) {
 	if os.Geteuid() != 0 || exec.Command("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", t.TempDir()).Run() != nil {
 		t.Skip("only who may mount can make a copy of this machine")
 	}
 	dir := t.TempDir()
-	for _, version := range []string{"1.0.0", "1.1.0"} {
-		if err := os.Rename(makeDeb(t, "v"+version), filepath.Join(dir, version+".deb")); err != nil {
+	for to, from := range map[string]string{"1.0.0.deb": deb, "1.1.0.deb": makeDeb(t, "v1.1.0")} {
+		if err := os.Link(from, filepath.Join(dir, to)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -190,6 +190,42 @@ func TestUnitWaitsForTheDrain(t *testing.T) {
 	}
 }
 
+// Whoever follows docs/production.md has a configuration that works: its certificate, key and list of keys are made as the page says.
+func TestConfigurationForProductionIsValid(t *testing.T) {
+	b, err := os.ReadFile("../docs/production.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(language, begin string) string {
+		m := regexp.MustCompile("(?s)```" + language + "\n(" + regexp.QuoteMeta(begin) + ".*?)```").FindSubmatch(b)
+		if m == nil {
+			t.Fatalf("docs/production.md has no %s block that begins with %s", language, begin)
+		}
+		return string(m[1])
+	}
+	dir := t.TempDir()
+	output(t, nil, "sh", "-ec", "cd "+dir+" && "+block("sh", "openssl req"))
+	output(t, nil, "openssl", "verify", "-CAfile", filepath.Join(dir, "ca.pem"), filepath.Join(dir, "tls.pem"))
+	_, key, err := gateway.NewKey(gateway.Grant{Name: "billing", Scopes: []gateway.Scope{"submit"}}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := gateway.AppendKey(filepath.Join(dir, "keys.yaml"), key); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "gateway.yaml")
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(block("", "listen:"), "/etc/gearman-gateway", dir)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := gateway.DefaultConfig()
+	if err := c.ReadFile(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
 // testServes runs the program of the package with the configuration of the package, but for ports and paths that are this machine's.
 func testServes(t *testing.T, deb string) {
 	dir := t.TempDir()

@@ -43,7 +43,9 @@ func (a *API) feed(w *response, r *http.Request) error {
 	w.Header().Set("Vary", "Prefer")
 	q.Owner = w.own()
 	wait := a.waitFor(w, r, filters.Get("wait"), 0, most)
-	w.waited = wait > 0
+	if wait > 0 {
+		w.waits()
+	}
 	page, err := a.nextEvents(r.Context(), q, wait)
 	if err != nil {
 		return err

@@ -126,7 +126,7 @@ func (a *API) find(w *response, r *http.Request, wait time.Duration) (ledger.Rec
 			return ledger.Record{}, tooManyWaiting()
 		}
 		defer a.waiting.give(1)
-		w.waited = true
+		w.waits()
 	}
 	rec, err := a.o.Jobs.Job(r.Context(), w.caller(), ref, wait)
 	w.job = rec.ID

@@ -33,6 +33,13 @@ type response struct {
 	waited  bool   // for what nobody knows how long it takes, as it was asked to
 }
 
+// waits says that the request begins to wait, as it was asked to, for a job or an event. It is not worked on any more, and what is left
+// to do afterwards is little, and must be done.
+func (w *response) waits() {
+	w.waited = true
+	w.place.Leave()
+}
+
 // Unwrap is for http.ResponseController.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 

@@ -182,7 +182,7 @@ func (a *API) run(w *response, r *http.Request, s *submission, t ledger.Task) (l
 			return ledger.Record{}, tooManyWaiting()
 		}
 		defer a.waiting.give(1)
-		w.waited = true
+		w.waits()
 	}
 	rec, err := a.hand(r.Context(), s, t)
 	w.job = rec.ID

@@ -13,19 +13,21 @@ import (
 var ErrOverloaded = errors.New("overloaded")
 
 // A Gate bounds how many requests are worked on at a time, so that those let in are done soon however many come. Those that find it
-// full wait, and are let in in their order. When the first of them has waited for too long there is overload: then the one that came last
-// is let in first, because it would not help anybody if all waited alike, and each was let in when its caller has left. The others are
-// refused, but not faster than at a pace: a refusal costs a tenth of a request and more, so that ten times the load would leave no time for
-// anything else. A client's connection is held back meanwhile, and so is what it would send next.
+// full wait, and are let in in their order. When the first of them has waited for longer than Patience there is overload: then the one that
+// came last is let in first, because it would not help anybody if all waited alike, and each was let in when its caller has left. A burst
+// is worked off like that. If overload lasts for a second those that come have less time to be let in, and the others are refused, but
+// not faster than at a pace: a refusal costs a tenth of a request and more, so that ten times the load would leave no time for anything
+// else. A client's connection is held back meanwhile, and so is what it would send next.
 //
-// A request that takes long while there are processors to spare waits for something else, such as its body, a job server or the end of a
-// job, and gives its place away. It is safe for concurrent use.
+// A request that begins to wait for the end of a job, or for events, leaves. One that takes long while there are processors to spare waits
+// for something, too, such as its body or a job server, and loses its place. A Gate is safe for concurrent use.
 type Gate struct {
 	o GateOptions
 
 	mu      sync.Mutex
 	free    int
 	queue   *list.List // of *entrant, in the order in which they came
+	over    time.Time  // when overload began; zero: there is none
 	refusal time.Time  // when the latest that was refused is told
 }
 
@@ -34,7 +36,8 @@ type GateOptions struct {
 	Places   int           // requests that are worked on at a time
 	MaxQueue int           // requests that wait to be let in; beyond, the one that has waited longest is refused
 	Patience time.Duration // of the one that has waited longest, beyond which there is overload
-	Wait     time.Duration // for being let in
+	Wait     time.Duration // for being let in, while overload has not lasted for a second
+	Short    time.Duration // the same, when it has
 	Pace     time.Duration // at least, between two refusals; but none is held back for more than a second
 	Idle     time.Duration // how often it is looked whether a request waits for something else
 	Busy     int           // goroutines that wait for a processor, beyond which none is to spare; 0: any number
@@ -68,9 +71,13 @@ func (g *Gate) Enter(ctx context.Context) (*Place, error) {
 	}
 	e := &entrant{came: time.Now(), done: make(chan struct{})}
 	at := g.queue.PushBack(e)
+	wait := g.o.Wait
+	if !g.over.IsZero() && e.came.Sub(g.over) > lasting {
+		wait = g.o.Short
+	}
 	g.mu.Unlock()
 
-	lapse := time.NewTimer(g.o.Wait)
+	lapse := time.NewTimer(wait)
 	defer lapse.Stop()
 	select {
 	case <-e.done:
@@ -87,6 +94,9 @@ func (g *Gate) Enter(ctx context.Context) (*Place, error) {
 	}
 	return g.place(), nil
 }
+
+// lasting is how long overload is taken for a burst.
+const lasting = time.Second
 
 // decide lets an entrant in or refuses it. g.mu is held.
 func (g *Gate) decide(at *list.Element, in bool) {
@@ -137,9 +147,17 @@ func (g *Gate) leave() {
 	next := g.queue.Front()
 	if next == nil {
 		g.free++
+		g.over = time.Time{}
 		return
 	}
-	if time.Since(next.Value.(*entrant).came) > g.o.Patience {
+	now := time.Now()
+	switch late := now.Sub(next.Value.(*entrant).came) > g.o.Patience; {
+	case !late:
+		g.over = time.Time{}
+	case g.over.IsZero():
+		g.over = now
+		fallthrough
+	default:
 		next = g.queue.Back()
 	}
 	g.decide(next, true)

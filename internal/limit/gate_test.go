@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-var testGate = GateOptions{Places: 1, MaxQueue: 2, Patience: 20 * time.Millisecond, Wait: 50 * time.Millisecond, Pace: 100 * time.Millisecond, Idle: time.Minute}
+var testGate = GateOptions{Places: 1, MaxQueue: 2, Patience: 20 * time.Millisecond, Wait: 50 * time.Millisecond, Short: 30 * time.Millisecond, Pace: 100 * time.Millisecond, Idle: time.Minute}
 
 // knock enters in the background, and returns what became of it.
 func knock(ctx context.Context, g *Gate) <-chan error {

@@ -44,6 +44,14 @@ func awaitDepth(t testing.TB, addr string, want gearman.FunctionStatus) {
 	}
 }
 
+// answered returns when the pool has the answers to what it asked for before the call: the worker has at most eight requests under way.
+func answered(t testing.TB, c *gearman.Client) {
+	t.Helper()
+	for range 9 {
+		call(t, c, "other", "")
+	}
+}
+
 // Once with the other functions on the same connection, and once with limits, which make a connection of its own.
 func TestAPausedFunctionKeepsItsJobsAndTakesNoMore(t *testing.T) {
 	for _, concurrency := range []int{0, 2} {
@@ -66,7 +74,7 @@ func TestAPausedFunctionKeepsItsJobsAndTakesNoMore(t *testing.T) {
 				if paused, own := p.Paused("f"); !paused || !own {
 					t.Errorf("f: paused %v, own %v", paused, own)
 				}
-				call(t, c, "other", "") // what was asked for before Pause has its answer now
+				answered(t, c)
 				queued := submit(t, c, "f", "3")
 				for range 5 { // the pool has slots and goes on
 					if got := call(t, c, "other", ""); got.Kind != gearman.Completed {
@@ -151,10 +159,8 @@ func TestPausesOutliveReloadsAndWorkersButNotTheirFunction(t *testing.T) {
 				awaitDepth(t, addr, gearman.FunctionStatus{Function: name, Total: 1})
 			}
 		}
+		answered(t, c)
 		f, moves := submit(t, c, "f", ""), submit(t, c, "moves", "")
-		for range 6 { // two workers' lives
-			call(t, c, "other", "")
-		}
 		rec.await(t, event.WorkerOnBeforeDestroy, 1)
 		call(t, c, "other", "")
 		paused("another worker", "f", "moves")

@@ -135,7 +135,9 @@ func TestAFunctionIsPausedAndResumed(t *testing.T) {
 
 func TestAQueueIsBoundedOnAllJobServersThatAnswer(t *testing.T) {
 	a, b := gearmandtest.Start(t), gearmandtest.Start(t)
-	gw := start(t, func(c *gateway.Config) { c.Gearman = []gateway.Address{gateway.Address(a.Addr()), gateway.Address(b.Addr())} })
+	gw := start(t, func(c *gateway.Config) {
+		c.Gearman = []gateway.Address{gateway.Address(a.Addr()), gateway.Address(b.Addr())}
+	})
 	res := put(t, gw+"/functions/new%2Fone/maxqueue", `{"max":2}`)
 	if res.status != http.StatusOK || !strings.Contains(res.body, a.Addr()) || !strings.Contains(res.body, b.Addr()) {
 		t.Fatalf("%d %s", res.status, res.body)

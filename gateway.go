@@ -233,10 +233,11 @@ func (g *Gateway) serve() (err error) {
 		return portTaken(err, "listen", "--listen")
 	}
 	g.server = httpapi.NewServer(httpapi.Options{
-		Jobs: g.records, Servers: g.cluster, Pool: ownPool{&g.pool}, Webhooks: g.events, Audit: g.outbox, Log: g.c.Log,
+		Jobs: g.records, Servers: g.cluster, Webhooks: g.events, Log: g.c.Log,
 		Rules: func(function string) httpapi.Rules { return (*g.rules.Load())[function] },
 		Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
 		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),
+		Pool: ownPool{&g.pool}, Audit: g.outbox,
 	})
 	go func() {
 		if err := g.server.Serve(g.ln); err != nil {

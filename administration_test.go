@@ -40,7 +40,7 @@ func TestAFunctionIsPausedAndResumed(t *testing.T) {
 	engines(t, func(t *testing.T, set func(*gateway.Config)) {
 		began, finish := make(chan string, 1000), make(chan struct{})
 		c := gateway.DefaultConfig()
-		c.Listen, c.Jobserver.Listen, c.Data = "127.0.0.1:0", "127.0.0.1:0", t.TempDir()
+		c.Listen, c.Jobserver.Listen, c.Data = gateway.Listen{"127.0.0.1:0"}, "127.0.0.1:0", t.TempDir()
 		c.Workers.Concurrency = 3
 		c.Handlers = map[string]gateway.Handler{"slow": gateway.HandlerFunc(func(_ context.Context, j *gateway.Job) ([]byte, error) {
 			began <- string(j.Workload)

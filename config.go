@@ -19,24 +19,33 @@ import (
 
 // Config is everything that can be set. Start from DefaultConfig.
 type Config struct {
-	Listen               Address       `yaml:"listen"`                // where HTTP is served
-	AllowUnauthenticated bool          `yaml:"allow_unauthenticated"` // permits a Listen beyond loopback, without access control
+	Listen               Listen        `yaml:"listen"`                // where HTTP is served
+	ListenMode           FileMode      `yaml:"listen_mode"`           // of Unix sockets
+	TLS                  TLS           `yaml:"tls"`                   // of TCP listeners
+	H2C                  bool          `yaml:"h2c"`                   // speak HTTP/2 without TLS too
+	MaxConnections       int           `yaml:"max_connections"`       // beyond it new ones wait
+	OpsListen            Address       `yaml:"ops_listen"`            // where operators find metrics, health and profiles; "": nowhere
+	AllowUnauthenticated bool          `yaml:"allow_unauthenticated"` // permits a Listen beyond loopback without access control, and a Jobserver.Listen
 	Hosts                []string      `yaml:"hosts"`                 // names by which browsers may call, besides localhost and IP addresses
 	Gearman              []Address     `yaml:"gearman"`               // job servers; none: an embedded one
 	GearmanTLS           GearmanTLS    `yaml:"gearman_tls"`
+	Auth                 Auth          `yaml:"auth"`           // who may call; nothing in it: everybody
+	SharedUniques        bool          `yaml:"shared_uniques"` // callers' uniques of background jobs go to the job servers as they are, not by owner
 	Jobserver            Jobserver     `yaml:"jobserver"`
 	Data                 string        `yaml:"data"`         // directory of the durable records; "": memory only
 	SyncTimeout          Duration      `yaml:"sync_timeout"` // how long a sync job is waited for when the caller does not say
 	MaxWait              Duration      `yaml:"max_wait"`     // the longest wait that a caller may ask for
 	MaxWorkload          Size          `yaml:"max_workload"`
-	ResultTTL            Duration      `yaml:"result_ttl"` // how long results are kept
-	Retention            Duration      `yaml:"retention"`  // how long Data keeps the record of a job that has ended
-	Drain                Duration      `yaml:"drain"`      // at the end, how long requests, jobs and deliveries under way have to finish
+	ResultTTL            Duration      `yaml:"result_ttl"`  // how long results are kept
+	Retention            Duration      `yaml:"retention"`   // how long Data keeps the record of a job that has ended
+	Drain                Duration      `yaml:"drain"`       // at the end, how long requests, jobs and deliveries under way have to finish
+	DrainDelay           Duration      `yaml:"drain_delay"` // of Drain, how long new requests are still answered
 	Sinks                []Sink        `yaml:"sinks"`
 	Webhooks             Webhooks      `yaml:"webhooks"`
 	Callbacks            Callbacks     `yaml:"callbacks"`
 	Workers              Workers       `yaml:"workers"`
 	Functions            []Function    `yaml:"handlers"` // what the workers run, besides the built-in functions and Handlers
+	Tracing              Tracing       `yaml:"tracing"`
 	LogLevel             zerolog.Level `yaml:"log_level"`
 
 	// Handlers are functions of the program that imports this package; they are registered beside the built-in ones.
@@ -81,14 +90,18 @@ type Workers struct {
 // DefaultConfig returns what holds when nothing is set.
 func DefaultConfig() Config {
 	return Config{
-		Listen:      "127.0.0.1:8080",
-		Jobserver:   Jobserver{Listen: "127.0.0.1:4730"},
-		SyncTimeout: Duration(30 * time.Second),
-		MaxWait:     Duration(5 * time.Minute),
-		MaxWorkload: 64 << 20,
-		ResultTTL:   Duration(24 * time.Hour),
-		Retention:   Duration(7 * 24 * time.Hour),
-		Drain:       Duration(20 * time.Second),
+		Listen:         Listen{"127.0.0.1:8080"},
+		ListenMode:     0o660,
+		Jobserver:      Jobserver{Listen: "127.0.0.1:4730"},
+		SyncTimeout:    Duration(30 * time.Second),
+		MaxWait:        Duration(5 * time.Minute),
+		MaxWorkload:    64 << 20,
+		ResultTTL:      Duration(24 * time.Hour),
+		Retention:      Duration(7 * 24 * time.Hour),
+		Drain:          Duration(20 * time.Second),
+		DrainDelay:     Duration(time.Second),
+		MaxConnections: 20_000,
+		Auth:           defaultAuth(),
 		Webhooks: Webhooks{
 			Schedule: []Duration{
 				0, Duration(5 * time.Second), Duration(5 * time.Minute), Duration(30 * time.Minute), Duration(2 * time.Hour),
@@ -100,19 +113,23 @@ func DefaultConfig() Config {
 			MaxBacklog:   4 << 30,
 		},
 		Workers:  Workers{Concurrency: 8, Grace: Duration(5 * time.Second), MaxDeaths: 3, OnLimit: workerpool.Restart},
+		Tracing:  Tracing{Sample: 1, ServiceName: "gearman-gateway"},
 		LogLevel: zerolog.InfoLevel,
 	}
 }
 
 // ReadFile sets what a YAML file says. Unknown and duplicate keys and bad values are errors that name the line.
-func (c *Config) ReadFile(name string) error {
+func (c *Config) ReadFile(name string) error { return readYAML(name, c) }
+
+// readYAML decodes a file with one document, or none, which sets nothing.
+func readYAML(name string, to any) error {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
-	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) { // an empty file sets nothing
+	if err := d.Decode(to); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
@@ -127,12 +144,12 @@ func (c *Config) Check() error {
 	wrong := func(key, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 	}
-	if !c.AllowUnauthenticated && !c.Listen.loopback() {
-		wrong("listen", "%s can be reached from other machines and there is no access control; "+
+	if !c.AllowUnauthenticated && !c.Auth.configured() && !c.Listen.loopback() {
+		wrong("listen", "%s can be reached from other machines and there is no access control; configure auth (--keys-file), or "+
 			"say --allow-unauthenticated (allow_unauthenticated: true) if that is meant", c.Listen)
 	}
 	if len(c.Gearman) == 0 && !c.AllowUnauthenticated && !c.Jobserver.Listen.loopback() {
-		wrong("jobserver.listen", "%s can be reached from other machines and Gearman has no access control; "+
+		wrong("jobserver.listen", "%s can be reached from other machines and Gearman has no access control, whatever auth says; "+
 			"say --allow-unauthenticated (allow_unauthenticated: true) if that is meant", c.Jobserver.Listen)
 	}
 	for i, a := range c.Gearman {
@@ -165,8 +182,13 @@ func (c *Config) Check() error {
 	if l := c.Workers.OnLimit; l != workerpool.Restart && l != workerpool.Exit {
 		wrong("workers.on_limit", "%q is neither restart nor exit", l)
 	}
+	c.checkListen(wrong)
 	c.checkWebhooks(wrong)
 	c.checkHandlers(wrong)
+	if err := c.checkAuth(); err != nil {
+		errs = append(errs, err)
+	}
+	c.checkTracing(wrong)
 	if _, err := c.GearmanTLS.config(); err != nil {
 		wrong("gearman_tls", "%v", err)
 	}

@@ -32,6 +32,10 @@ func (a *Address) UnmarshalText(b []byte) error {
 // loopback reports whether only this machine can reach the address.
 func (a Address) loopback() bool {
 	host, _, _ := net.SplitHostPort(string(a))
+	return isLoopback(host)
+}
+
+func isLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }

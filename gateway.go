@@ -7,16 +7,20 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
+	"maps"
+	"net/http"
+	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"gearman-gateway/internal/auth"
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/httpapi"
 	"gearman-gateway/internal/jobserver"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/metrics"
 	"gearman-gateway/internal/store"
+	"gearman-gateway/internal/tracing"
 	"gearman-gateway/internal/webhook"
 	"gearman-gateway/internal/workerpool"
 )
@@ -42,7 +46,8 @@ var ErrFailed = workerpool.ErrFailed
 type Gateway struct {
 	c       Config
 	tls     *tls.Config
-	db      *store.DB // nil where nothing is durable
+	tracer  *tracing.Tracer // nil where there are no traces
+	db      *store.DB       // nil where nothing is durable
 	outbox  webhook.Outbox
 	events  *webhook.Sender
 	records *ledger.Ledger
@@ -51,12 +56,16 @@ type Gateway struct {
 	pool    atomic.Pointer[workerpool.Pool] // nil where there is nothing to run
 	servers []gearman.Options               // the pool's
 	server  *httpapi.Server
-	ln      net.Listener
+	metrics *metrics.Metrics
+	addrs   []string // where HTTP is served
 	failed  chan error
 	left    chan string // why the pool has left for good
 
+	serverTLS atomic.Pointer[tls.Config] // of new connections; nil without Config.TLS
+
 	wanted atomic.Pointer[func(webhook.Head) bool]
 	rules  atomic.Pointer[map[string]httpapi.Rules]
+	auth   atomic.Pointer[auth.Authenticator] // nil where there is no access control
 }
 
 // New checks the configuration and returns a gateway that does nothing yet.
@@ -70,10 +79,21 @@ func New(c Config) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{c: c, tls: t, failed: make(chan error, 1), left: make(chan string, 1)}
+	g.metrics = g.newMetrics()
 	rules, err := c.rules()
 	if err != nil {
 		return nil, err
 	}
+	a, err := c.authenticator()
+	if err != nil {
+		return nil, err
+	}
+	g.auth.Store(a)
+	serverTLS, err := c.TLS.config()
+	if err != nil {
+		return nil, err
+	}
+	g.serverTLS.Store(serverTLS)
 	g.use(&c, rules)
 	return g, nil
 }
@@ -96,6 +116,9 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 			_ = g.Stop(now) // err says more
 		}
 	}()
+	if g.tracer, err = g.c.tracer(); err != nil {
+		return err
+	}
 	if err = g.startWebhooks(ctx); err != nil {
 		return err
 	}
@@ -114,6 +137,9 @@ func (g *Gateway) Start(ctx context.Context) (err error) {
 	first, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_ = g.cluster.WaitConnected(first) // the cluster's log says what is wrong
+	if a := g.auth.Load(); a != nil {
+		a.Start(nil)
+	}
 	return g.serve()
 }
 
@@ -128,14 +154,14 @@ func (g *Gateway) startWebhooks(ctx context.Context) (err error) {
 	} else {
 		g.db, err = store.Open(ctx, store.Options{
 			Dir: g.c.Data, Log: g.c.Log, Wanted: wanted, MaxEventBytes: int64(g.c.Webhooks.MaxBacklog),
-			ResultTTL: time.Duration(g.c.ResultTTL), Retention: time.Duration(g.c.Retention),
+			ResultTTL: time.Duration(g.c.ResultTTL), Retention: time.Duration(g.c.Retention), Meter: g.metrics,
 		})
 		if err != nil {
 			return fmt.Errorf("data: %w", err)
 		}
 		g.outbox = g.db
 	}
-	o.Outbox = g.outbox
+	o.Outbox, o.Meter, o.Tracer = g.outbox, g.metrics, g.tracer
 	g.events, err = webhook.New(ctx, o)
 	return err
 }
@@ -146,7 +172,8 @@ const memoryBacklog = 64 << 20
 // openRecords makes the ledger, and takes up what an earlier life of the gateway has left in the data directory.
 func (g *Gateway) openRecords(ctx context.Context) error {
 	o := ledger.Options{
-		Servers: g.cluster, Events: g.outbox, EventsFull: g.outbox.Full, Log: g.c.Log, ResultTTL: time.Duration(g.c.ResultTTL),
+		Servers: g.cluster, Events: g.outbox, EventsFull: g.outbox.Full, SharedUniques: g.c.SharedUniques, Log: g.c.Log,
+		Meter: g.metrics, Tracer: g.tracer, ResultTTL: time.Duration(g.c.ResultTTL),
 		CancelRun: func(a *gearman.Assignment) {
 			if pool := g.pool.Load(); pool != nil {
 				pool.Cancel(a)
@@ -206,6 +233,7 @@ func (g *Gateway) reloadPool(c *Config, functions map[string]workerpool.Function
 		MaxJobs: w.MaxJobs, OnLimit: w.OnLimit,
 	}
 	if pool := g.pool.Load(); pool != nil {
+		g.metrics.Know(slices.Sorted(maps.Keys(functions)))
 		err := pool.Reload(functions, limits)
 		if err != nil {
 			closeHandlers(functions)
@@ -215,9 +243,11 @@ func (g *Gateway) reloadPool(c *Config, functions map[string]workerpool.Function
 	if len(functions) == 0 {
 		return nil
 	}
+	g.metrics.Know(slices.Sorted(maps.Keys(functions)))
 	pool, err := workerpool.New(workerpool.Options{
 		Servers: g.servers, Functions: functions, Limits: limits, Concurrency: w.Concurrency, Grace: time.Duration(w.Grace),
-		MaxDeaths: w.MaxDeaths, Observer: g.records, Events: g.outbox, Log: c.Log, Exit: func(reason string) { g.left <- reason },
+		MaxDeaths: w.MaxDeaths, Observer: g.records, Meter: g.metrics, Events: g.outbox, Log: c.Log, Tracer: g.tracer,
+		Exit: func(reason string) { g.left <- reason },
 	})
 	if err != nil {
 		closeHandlers(functions)
@@ -228,60 +258,30 @@ func (g *Gateway) reloadPool(c *Config, functions map[string]workerpool.Function
 	return nil
 }
 
-func (g *Gateway) serve() (err error) {
-	if g.ln, err = net.Listen("tcp", string(g.c.Listen)); err != nil {
-		return portTaken(err, "listen", "--listen")
+// identify returns who sent a request: anyone, where there is no access control.
+func (g *Gateway) identify(r *http.Request) (*auth.Identity, error) {
+	if a := g.auth.Load(); a != nil {
+		return a.Identify(r)
 	}
-	g.server = httpapi.NewServer(httpapi.Options{
-		Jobs: g.records, Servers: g.cluster, Webhooks: g.events, Log: g.c.Log,
-		Rules: func(function string) httpapi.Rules { return (*g.rules.Load())[function] },
-		Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
-		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),
-		Pool: ownPool{&g.pool}, Audit: g.outbox,
-	})
-	go func() {
-		if err := g.server.Serve(g.ln); err != nil {
-			g.failed <- fmt.Errorf("HTTP server: %w", err)
-		}
-	}()
-	g.c.Log.Info().Str("addr", g.Addr()).Msg("gateway serves HTTP")
-	return nil
+	return auth.Anyone, nil
 }
-
-// portTaken says what to do when an address cannot be listened on.
-func portTaken(err error, key, flag string) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s: %w: another program has that port; stop it, or choose another with %s", key, err, flag)
-	}
-	return fmt.Errorf("%s: %w", key, err)
-}
-
-// Addr returns the host:port where HTTP is served, after Start.
-func (g *Gateway) Addr() string { return g.ln.Addr().String() }
 
 // Stop ends the gateway, from the outside in, so that nobody loses what another part still owes it:
 //
 //  1. HTTP: no new requests; those under way are answered, which needs everything below;
-//  2. the worker pool: no new jobs; those that run end and their results reach the job server;
+//  2. the worker pool: no new jobs; those that run end and their results reach the job server. It takes jobs for as long as a request
+//     may wait for one of them, at most for half of the time that there is: what it takes then has the other half to end;
 //  3. the ledger submits no more, then the connections to the job servers;
 //  4. the embedded job server, with what is still queued in it;
 //  5. the webhooks, because all of the above cause events;
-//  6. the data directory, when all that was told of jobs, events and deliveries is stored.
+//  6. the traces, of all of the above;
+//  7. the data directory, when all that was told of jobs, events and deliveries is stored;
+//  8. the operations listener, so that all of this can be watched.
 //
 // When ctx ends what is left is cut short, in the same order. Stop returns when every goroutine has ended, and the error says
 // what was cut.
 func (g *Gateway) Stop(ctx context.Context) error {
-	var errs []error
-	if g.server != nil {
-		if err := g.server.Shutdown(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("HTTP requests were cut off: %w", err))
-		}
-	}
-	if pool := g.pool.Load(); pool != nil {
-		if err := pool.Stop(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("worker pool: %w", err))
-		}
-	}
+	errs := g.stopWork(ctx)
 	if g.records != nil {
 		g.records.Stop()
 	}
@@ -296,12 +296,57 @@ func (g *Gateway) Stop(ctx context.Context) error {
 	if g.events != nil {
 		g.stopWebhooks(ctx)
 	}
+	g.tracer.Stop()
 	if g.db != nil {
 		if err := g.db.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("data: %w", err))
 		}
 	}
+	if g.server != nil {
+		g.server.StopOperations()
+	}
 	return errors.Join(errs...)
+}
+
+// stopWork ends HTTP and the worker pool. The pool's own deadline counts from when nobody waits for an answer any more.
+func (g *Gateway) stopWork(ctx context.Context) (errs []error) {
+	answered, left := make(chan struct{}), make(chan error, 1)
+	jobs, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	go func() { left <- g.stopPool(ctx, jobs, answered) }()
+	if g.server != nil {
+		if err := g.server.Shutdown(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("HTTP requests were cut off: %w", err))
+		}
+	}
+	if a := g.auth.Load(); a != nil {
+		a.Close()
+	}
+	close(answered)
+	defer context.AfterFunc(ctx, cut)()
+	if err := <-left; err != nil {
+		errs = append(errs, fmt.Errorf("worker pool: %w", err))
+	}
+	return errs
+}
+
+// stopPool stops the pool when all requests are answered, or half of ctx's time is over. It cancels jobs when the context jobs ends.
+func (g *Gateway) stopPool(ctx, jobs context.Context, answered <-chan struct{}) error {
+	pool := g.pool.Load()
+	if pool == nil {
+		return nil
+	}
+	var half <-chan time.Time // nil: ctx has no deadline
+	if deadline, ok := ctx.Deadline(); ok {
+		timer := time.NewTimer(time.Until(deadline) / 2)
+		defer timer.Stop()
+		half = timer.C
+	}
+	select {
+	case <-answered:
+	case <-half:
+	}
+	return pool.Stop(jobs)
 }
 
 // lastEvents is how long the webhooks may take at the end for what is due: at least, where what is left then is lost, at most, where it

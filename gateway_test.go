@@ -35,7 +35,7 @@ func start(t testing.TB, set func(*gateway.Config)) (url string) {
 func startStoppable(t testing.TB, set func(*gateway.Config)) (url string, stop func()) {
 	t.Helper()
 	c := gateway.DefaultConfig()
-	c.Listen, c.Jobserver.Listen = "127.0.0.1:0", "127.0.0.1:0"
+	c.Listen, c.Jobserver.Listen = gateway.Listen{"127.0.0.1:0"}, "127.0.0.1:0"
 	if set != nil {
 		set(&c)
 	}
@@ -451,11 +451,11 @@ func TestAPortThatIsTakenIsNamed(t *testing.T) {
 	url := start(t, nil)
 	taken := gateway.Address(strings.TrimPrefix(url, "http://"))
 	for flag, set := range map[string]func(*gateway.Config){
-		"--listen":           func(c *gateway.Config) { c.Listen = taken },
+		"--listen":           func(c *gateway.Config) { c.Listen = gateway.Listen{gateway.Door(taken)} },
 		"--jobserver-listen": func(c *gateway.Config) { c.Jobserver.Listen = taken },
 	} {
 		c := gateway.DefaultConfig()
-		c.Listen, c.Jobserver.Listen = "127.0.0.1:0", "127.0.0.1:0"
+		c.Listen, c.Jobserver.Listen = gateway.Listen{"127.0.0.1:0"}, "127.0.0.1:0"
 		set(&c)
 		g, err := gateway.New(c)
 		if err != nil {

@@ -41,7 +41,7 @@ func TestALifeThatEndsByEachLimitAtASink(t *testing.T) {
 			defer sink.Close()
 			var log journal
 			c := gateway.DefaultConfig()
-			c.Listen, c.Jobserver.Listen, c.Log = "127.0.0.1:0", "127.0.0.1:0", zerolog.New(&log)
+			c.Listen, c.Jobserver.Listen, c.Log = gateway.Listen{"127.0.0.1:0"}, "127.0.0.1:0", zerolog.New(&log)
 			c.Sinks = []gateway.Sink{{URL: gateway.URL(sink.URL), Events: event.Patterns{"worker.*"}}}
 			c.Workers.OnLimit, c.Workers.Concurrency = "exit", 1
 			row.set(&c.Workers)

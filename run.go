@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"go.yaml.in/yaml/v4"
 )
 
@@ -30,6 +31,8 @@ func Run(ctx context.Context, c Config) error {
 	if err := g.Start(ctx); err != nil {
 		return err
 	}
+	tell(c.Log, daemon.SdNotifyReady)
+	defer watchdog(c.Log)()
 	for err == nil && ctx.Err() == nil {
 		select {
 		case <-hangup:
@@ -48,6 +51,7 @@ func Run(ctx context.Context, c Config) error {
 // stopWithin stops the gateway within Config.Drain. Signals are not caught any more.
 func (g *Gateway) stopWithin(uncatch func()) error {
 	uncatch()
+	tell(g.c.Log, daemon.SdNotifyStopping)
 	end, cancel := context.WithTimeout(context.Background(), time.Duration(g.c.Drain))
 	defer cancel()
 	return g.Stop(end)
@@ -55,6 +59,8 @@ func (g *Gateway) stopWithin(uncatch func()) error {
 
 // hangup reloads the configuration. A bad one changes nothing.
 func (g *Gateway) hangup(ctx context.Context) {
+	tell(g.c.Log, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
+	defer tell(g.c.Log, daemon.SdNotifyReady)
 	c, err := g.c.Reload()
 	if err == nil {
 		err = g.Reload(ctx, c)
@@ -66,8 +72,9 @@ func (g *Gateway) hangup(ctx context.Context) {
 	g.c.Log.Info().Msg("configuration reloaded")
 }
 
-// Reload takes the sinks, the callbacks, the policy of webhooks, the handlers and the limits of the workers from another configuration:
-// functions appear on the job servers and disappear from them, and jobs that run go on with the handler they began with. Everything
+// Reload takes the access control, the files of tls, the sinks, the callbacks, the policy of webhooks, the handlers and the limits of the
+// workers from another configuration: new connections get the new certificate; functions appear on the job servers and disappear from
+// them, and jobs that run go on with the handler they began with. Everything
 // else needs a restart, and a change of it is logged. After an error nothing has changed. Handlers in Go stay what they were.
 //
 // It must not be called at the same time from several goroutines, nor after Stop.
@@ -80,8 +87,17 @@ func (g *Gateway) Reload(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	serverTLS, err := c.TLS.config()
+	if err != nil {
+		return fmt.Errorf("tls: %w", err)
+	}
 	functions, err := c.functions()
 	if err != nil {
+		return err
+	}
+	a, err := g.nextAuth(&c)
+	if err != nil {
+		closeHandlers(functions)
 		return err
 	}
 	if err := g.events.Reload(ctx, c.webhookOptions()); err != nil {
@@ -92,8 +108,13 @@ func (g *Gateway) Reload(ctx context.Context, c Config) error {
 		return err
 	}
 	g.use(&c, rules)
+	g.useAuth(a)
 	g.noteChanges(&c)
-	g.c.Sinks, g.c.Callbacks, g.c.Webhooks, g.c.Functions, g.c.Workers = c.Sinks, c.Callbacks, c.Webhooks, c.Functions, c.Workers
+	if serverTLS != nil && g.serverTLS.Load() != nil {
+		g.serverTLS.Store(serverTLS)
+		g.c.TLS = c.TLS
+	}
+	g.c.Auth, g.c.Sinks, g.c.Callbacks, g.c.Webhooks, g.c.Functions, g.c.Workers = c.Auth, c.Sinks, c.Callbacks, c.Webhooks, c.Functions, c.Workers
 	return nil
 }
 
@@ -102,12 +123,15 @@ func (g *Gateway) noteChanges(c *Config) {
 	before, after := g.c, *c
 	fixed := before.Webhooks.MaxBacklog == after.Webhooks.MaxBacklog && before.Workers.Concurrency == after.Workers.Concurrency &&
 		before.Workers.Grace == after.Workers.Grace && before.Workers.MaxDeaths == after.Workers.MaxDeaths
+	if before.TLS != (TLS{}) && after.TLS != (TLS{}) {
+		before.TLS, after.TLS = TLS{}, TLS{}
+	}
 	for _, x := range []*Config{&before, &after} {
-		x.Sinks, x.Callbacks, x.Webhooks, x.Functions, x.Workers = nil, Callbacks{}, Webhooks{}, nil, Workers{}
+		x.Auth, x.Sinks, x.Callbacks, x.Webhooks, x.Functions, x.Workers = Auth{}, nil, Callbacks{}, Webhooks{}, nil, Workers{}
 	}
 	a, errA := yaml.Marshal(before)
 	b, errB := yaml.Marshal(after)
 	if errors.Join(errA, errB) != nil || !bytes.Equal(a, b) || !fixed {
-		g.c.Log.Warn().Msg("the configuration has changes that need a restart: only sinks, callbacks, webhooks, handlers and workers are reloaded")
+		g.c.Log.Warn().Msg("the configuration has changes that need a restart: only auth, the files of tls, sinks, callbacks, webhooks, handlers and workers are reloaded")
 	}
 }

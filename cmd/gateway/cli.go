@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,6 +26,7 @@ type cli struct {
 	Serve       serveCmd       `cmd:"" default:"withargs" help:"Serve until SIGINT or SIGTERM (the default)."`
 	PrintConfig printConfigCmd `cmd:"" name:"config" help:"Print the configuration that would be used, with secrets masked."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Exit 0 if the gateway at --listen is ready, 1 if not."`
+	Key         keyCmd         `cmd:"" help:"Make API keys."`
 	Sink        sinkCmd        `cmd:"" help:"Receive webhooks, verify them and print them."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 }
@@ -32,8 +36,13 @@ type cli struct {
 type settings struct {
 	Config string `help:"YAML file with settings, which flags and the environment go before." env:"GATEWAY_CONFIG" placeholder:"FILE"`
 
-	Listen               *gateway.Address   `help:"Where to serve HTTP (127.0.0.1:8080)." env:"GATEWAY_LISTEN" placeholder:"HOST:PORT"`
-	AllowUnauthenticated *bool              `help:"Permit --listen beyond loopback, without access control." env:"GATEWAY_ALLOW_UNAUTHENTICATED"`
+	Listen               []gateway.Door     `help:"Where to serve HTTP (127.0.0.1:8080)." env:"GATEWAY_LISTEN" placeholder:"HOST:PORT|unix:PATH"`
+	OpsListen            *gateway.Address   `help:"Where to serve metrics, health and profiles to operators (nowhere)." env:"GATEWAY_OPS_LISTEN" placeholder:"HOST:PORT"`
+	TLSCert              *string            `name:"tls-cert" help:"Certificate of TCP listeners (PEM)." env:"GATEWAY_TLS_CERT" placeholder:"FILE"`
+	TLSKey               *string            `name:"tls-key" help:"Key of the certificate (PEM)." env:"GATEWAY_TLS_KEY" placeholder:"FILE"`
+	TLSClientCA          *string            `name:"tls-client-ca" help:"Certificates that sign those of clients (PEM)." env:"GATEWAY_TLS_CLIENT_CA" placeholder:"FILE"`
+	AllowUnauthenticated *bool              `help:"Permit --listen beyond loopback without access control, and --jobserver-listen." env:"GATEWAY_ALLOW_UNAUTHENTICATED"`
+	KeysFile             *string            `help:"YAML list of API keys; with one, nobody else may call." env:"GATEWAY_KEYS_FILE" placeholder:"FILE"`
 	Hosts                []string           `help:"Names by which browsers may call, besides localhost and IP addresses." env:"GATEWAY_HOSTS" placeholder:"NAME"`
 	Gearman              []gateway.Address  `help:"Gearman job servers; none: an embedded one." env:"GATEWAY_GEARMAN" placeholder:"HOST:PORT"`
 	GearmanTLS           *bool              `name:"gearman-tls" help:"Speak TLS to the job servers." env:"GATEWAY_GEARMAN_TLS"`
@@ -49,16 +58,24 @@ type settings struct {
 	ResultTTL            *gateway.Duration  `name:"result-ttl" help:"How long results are kept (24h)." env:"GATEWAY_RESULT_TTL" placeholder:"DURATION"`
 	Retention            *gateway.Duration  `help:"How long --data keeps the record of a job that has ended (168h)." env:"GATEWAY_RETENTION" placeholder:"DURATION"`
 	Drain                *gateway.Duration  `help:"How long work under way may take at the end (20s)." env:"GATEWAY_DRAIN" placeholder:"DURATION"`
+	DrainDelay           *gateway.Duration  `help:"How long of --drain new requests are still answered (1s)." env:"GATEWAY_DRAIN_DELAY" placeholder:"DURATION"`
 	SinkURL              *string            `name:"sink-url" help:"Webhook sink, in place of the file's." env:"GATEWAY_SINK_URL" placeholder:"URL"`
 	SinkSecret           *string            `help:"Secret of --sink-url." env:"GATEWAY_SINK_SECRET" placeholder:"whsec_…"`
 	WebhookSchedule      []gateway.Duration `help:"Delay before each attempt of a delivery, 0s first (0s,5s,5m,30m,2h,5h,10h,14h,20h,24h)." env:"GATEWAY_WEBHOOK_SCHEDULE" placeholder:"DURATION"`
 	Concurrency          *int               `help:"Jobs that the worker pool runs at a time (8)." env:"GATEWAY_CONCURRENCY" placeholder:"N"`
 	Builtin              *bool              `negatable:"" help:"Register the built-in functions (default: only with the embedded job server)." env:"GATEWAY_BUILTIN"`
+	TracingEndpoint      *string            `help:"OpenTelemetry collector to send traces to, over OTLP/HTTP." env:"GATEWAY_TRACING_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT" placeholder:"URL"`
+	TracingHeaders       *string            `help:"Headers for it, NAME=VALUE with commas between, percent-encoded." env:"GATEWAY_TRACING_HEADERS,OTEL_EXPORTER_OTLP_HEADERS" placeholder:"HEADERS"`
+	TracingSample        *float64           `help:"How many of the traces that begin here are sent, from 0 to 1 (1)." env:"GATEWAY_TRACING_SAMPLE" placeholder:"0.1"`
+	TracingServiceName   *string            `help:"What the gateway calls itself in traces (gearman-gateway)." env:"GATEWAY_TRACING_SERVICE_NAME,OTEL_SERVICE_NAME" placeholder:"NAME"`
 	LogLevel             *zerolog.Level     `help:"trace, debug, info, warn, error or disabled (info)." env:"GATEWAY_LOG_LEVEL" placeholder:"LEVEL"`
 }
 
 // usageError is a mistake in how the program was called or configured.
 type usageError struct{ error }
+
+// loggedError was told in the log, where a plain line would be none of its own.
+type loggedError struct{ error }
 
 func exitCode(err error) int {
 	if errors.As(err, &usageError{}) {
@@ -91,8 +108,12 @@ func (c *settings) config() (gateway.Config, error) {
 			return g, usageError{err}
 		}
 	}
-	set(&g.Listen, c.Listen)
+	set(&g.OpsListen, c.OpsListen)
+	set(&g.TLS.Cert, c.TLSCert)
+	set(&g.TLS.Key, c.TLSKey)
+	set(&g.TLS.ClientCA, c.TLSClientCA)
 	set(&g.AllowUnauthenticated, c.AllowUnauthenticated)
+	set(&g.Auth.KeysFile, c.KeysFile)
 	set(&g.GearmanTLS.Enabled, c.GearmanTLS)
 	set(&g.GearmanTLS.CA, c.GearmanTLSCA)
 	set(&g.GearmanTLS.Cert, c.GearmanTLSCert)
@@ -106,13 +127,22 @@ func (c *settings) config() (gateway.Config, error) {
 	set(&g.ResultTTL, c.ResultTTL)
 	set(&g.Retention, c.Retention)
 	set(&g.Drain, c.Drain)
+	set(&g.DrainDelay, c.DrainDelay)
 	set(&g.Workers.Concurrency, c.Concurrency)
+	set(&g.Tracing.Sample, c.TracingSample)
+	set(&g.Tracing.ServiceName, c.TracingServiceName)
 	set(&g.LogLevel, c.LogLevel)
+	if len(c.Listen) > 0 {
+		g.Listen = c.Listen
+	}
 	if len(c.Hosts) > 0 {
 		g.Hosts = c.Hosts
 	}
 	if len(c.WebhookSchedule) > 0 {
 		g.Webhooks.Schedule = c.WebhookSchedule
+	}
+	if v, set := os.LookupEnv("GATEWAY_LISTEN"); set && v == "" && len(c.Listen) == 0 {
+		return g, usageError{errors.New("GATEWAY_LISTEN: is empty; unset it if 127.0.0.1:8080 is meant")}
 	}
 	if v, set := os.LookupEnv("GATEWAY_GEARMAN"); set && v == "" && len(c.Gearman) == 0 {
 		return g, usageError{errors.New("GATEWAY_GEARMAN: is empty; unset it if the embedded job server is meant")}
@@ -123,7 +153,7 @@ func (c *settings) config() (gateway.Config, error) {
 	if c.Builtin != nil {
 		g.Workers.Builtin = c.Builtin
 	}
-	if err := errors.Join(c.sink(&g), g.Check()); err != nil {
+	if err := errors.Join(c.sink(&g), c.tracing(&g.Tracing), g.Check()); err != nil {
 		return g, usageError{err}
 	}
 	return g, nil
@@ -150,6 +180,32 @@ func (c *settings) sink(g *gateway.Config) error {
 	return nil
 }
 
+// tracing sets where traces go, which is parsed here for the same reason. The environment of OpenTelemetry is meant for every program: its
+// headers alone ask for nothing, and go with its endpoint.
+func (c *settings) tracing(t *gateway.Tracing) error {
+	if c.TracingEndpoint != nil && *c.TracingEndpoint != "" {
+		if err := t.Endpoint.UnmarshalText([]byte(*c.TracingEndpoint)); err != nil {
+			return fmt.Errorf("--tracing-endpoint (GATEWAY_TRACING_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT): %w", err)
+		}
+	}
+	if c.TracingHeaders == nil || t.Endpoint == "" {
+		return nil
+	}
+	t.Headers = map[string]gateway.Masked{}
+	for pair := range strings.SplitSeq(*c.TracingHeaders, ",") {
+		if strings.TrimSpace(pair) == "" {
+			continue
+		}
+		name, value, found := strings.Cut(pair, "=")
+		value, err := url.PathUnescape(strings.TrimSpace(value))
+		if !found || err != nil {
+			return errors.New("--tracing-headers (GATEWAY_TRACING_HEADERS, OTEL_EXPORTER_OTLP_HEADERS): is not NAME=VALUE with commas between")
+		}
+		t.Headers[strings.TrimSpace(name)] = gateway.Masked(value)
+	}
+	return nil
+}
+
 func set[T any](to, given *T) {
 	if given != nil {
 		*to = *given
@@ -164,9 +220,13 @@ func (c *serveCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	config.Log = zerolog.New(os.Stderr).With().Timestamp().Logger()
+	config.Log = newLog(os.Stderr, config.LogLevel)
 	config.Reload = c.config
-	return gateway.Run(context.Background(), config)
+	if err := gateway.Run(context.Background(), config); err != nil {
+		config.Log.Error().Err(err).Msg("gateway ends with an error") // whatever LogLevel is
+		return loggedError{err}
+	}
+	return nil
 }
 
 type printConfigCmd struct{ settings }
@@ -191,15 +251,16 @@ func (c *healthcheckCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	host, port, err := net.SplitHostPort(string(config.Listen))
-	if err != nil {
-		return usageError{err}
+	url, socket := config.ProbeURL()
+	// The certificate is for the name that callers use, which is not how this one calls. It asks its own machine, and sends nothing.
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	if socket != "" {
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		}
 	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	client := http.Client{Timeout: 5 * time.Second}
-	resp, err := client.Get("http://" + net.JoinHostPort(host, port) + "/readyz")
+	client := http.Client{Timeout: 5 * time.Second, Transport: transport}
+	resp, err := client.Get(url)
 	if err != nil {
 		return err
 	}
@@ -252,7 +313,7 @@ func (s *sinkCmd) Run() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	log := zerolog.New(os.Stderr).With().Timestamp().Logger()
+	log := newLog(os.Stderr, zerolog.InfoLevel)
 	return gateway.ServeSink(ctx, s.Listen, secrets, faults, os.Stdout, log)
 }
 

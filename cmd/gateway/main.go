@@ -2,6 +2,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 )
@@ -11,7 +12,9 @@ var version = "dev"
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "gateway:", err)
+		if !errors.As(err, &loggedError{}) {
+			fmt.Fprintln(os.Stderr, "gateway:", err)
+		}
 		os.Exit(exitCode(err))
 	}
 }

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,7 +25,37 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
+}
+
+// built is the program as users have it, without the race detector, which takes several times the memory and the time.
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// release returns a command that runs the program as users have it.
+func release(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "gateway-test-"); built.err != nil {
+			return
+		}
+		build := exec.Command("go", "build", "-o", built.dir, ".")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return exec.Command(filepath.Join(built.dir, "gateway"), args...)
 }
 
 func command(env []string, args ...string) *exec.Cmd {

@@ -44,6 +44,15 @@ func (s Scope) String() string {
 	return strings.Join(names, " ")
 }
 
+// UnmarshalText reads the name of a single scope.
+func (s *Scope) UnmarshalText(b []byte) (err error) {
+	*s, err = ParseScope(string(b))
+	return err
+}
+
+// MarshalText writes what UnmarshalText reads of a single scope.
+func (s Scope) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // Identity is who calls. It is not changed after it was made.
 type Identity struct {
 	Name       string   // what it makes belongs to this name; "": there is no access control

@@ -84,7 +84,7 @@ type Event struct {
 	Subject     string    // the job's id; its handle for a foreign client's job; the worker's id, or the name of the sink or the function, for theirs
 	Seq         uint64    // grows with the events of one subject; a job's from 1
 	Time        time.Time //
-	Traceparent string    // W3C trace context of the request that submitted the job
+	Traceparent string    // W3C trace context of the job's submit, or of the request where there are no traces
 	Callback    string    // URL to which the job's caller wants this event, besides the sinks; "": none
 	Promised    bool      // of a tracked or scheduled job: it must not be lost, whatever becomes of others
 	Data        Data
@@ -150,7 +150,7 @@ type Facts struct {
 	ID          string
 	Attempt     int       // 1 for the first run
 	Deadline    time.Time // when the run is to be over; zero: whenever
-	Traceparent string    // of the request that submitted the job, as W3C Trace Context has it
+	Traceparent string    // of the job's submit, or of the request where there are no traces, as W3C Trace Context has it
 }
 
 // Verdict is what a worker knows of a failure that matters for another try of the job.

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/gearman/wire"
 	"gearman-gateway/internal/gearmandtest"
@@ -291,4 +293,32 @@ func certificates(t testing.TB) (ca *x509.CertPool, server, client tls.Certifica
 	server = tls.Certificate{Certificate: [][]byte{issue(template(2, "gearman.example"), serverKey)}, PrivateKey: serverKey}
 	client = tls.Certificate{Certificate: [][]byte{issue(template(3, "gateway"), clientKey)}, PrivateKey: clientKey}
 	return ca, server, client
+}
+
+func TestStatsOfACluster(t *testing.T) {
+	s := gearmandtest.Start(t)
+	gone := "127.0.0.1:1" // nobody listens there
+	c, err := gearman.NewCluster([]gearman.Options{{Addr: s.Addr()}, {Addr: gone}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	if err := c.WaitConnected(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Submit(t.Context(), gearman.Task{Function: "f", Background: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var got []gearman.ServerStats
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) { // the table is asked for once a second
+		if got = c.Stats(); len(got[0].Functions) > 0 || time.Now().After(deadline) {
+			break
+		}
+	}
+	want := []gearman.ServerStats{
+		{Server: s.Addr(), Connected: true, Connections: 1, Functions: []gearman.FunctionStatus{{Function: "f", Total: 1}}}, {Server: gone},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
 }

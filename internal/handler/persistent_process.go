@@ -221,9 +221,17 @@ func (w *worker) died(err error) error {
 	if w.given == 0 {
 		return err
 	}
-	if exit, ok := errors.AsType[*ProcessError](err); !ok || exit.Code != 0 { // it may go when it wants to
-		w.c.Log.Warn().Err(err).Msg("a persistent handler's process is replaced")
+	exit, ok := errors.AsType[*ProcessError](err)
+	if ok && exit.Code == 0 { // it may go when it wants to
+		return nil
 	}
+	switch { // what it has said may quote a workload
+	case ok:
+		err = &ProcessError{Code: exit.Code, Signal: exit.Signal, OOM: exit.OOM}
+	case errors.Is(err, errGarbage):
+		err = errGarbage
+	}
+	w.c.Log.Warn().Err(err).Msg("a persistent handler's process is replaced")
 	return nil
 }
 

@@ -20,7 +20,7 @@ func readSide(side io.Reader, j *workerpool.Job, log zerolog.Logger) {
 	malformed := 0
 	defer func() {
 		if malformed > 0 {
-			log.Warn().Str("function", j.Function).Str("handle", j.Handle).Int("lines", malformed).
+			log.Warn().Str("job", j.ID).Str("handle", j.Handle).Int("lines", malformed).
 				Msg("a handler's command wrote what is neither progress nor a warning to descriptor 3")
 		}
 	}()

@@ -15,7 +15,7 @@ import (
 
 // audit tells what an administrator has done, in the log and as an event of its subject.
 func (a *API) audit(w *response, t event.Type, subject string, d event.Data) {
-	line := a.o.Log.Info().Str("action", string(t)).Str("subject", subject).Str("request_id", w.Header().Get("X-Request-Id"))
+	line := a.o.Log.Info().Str("action", string(t)).Str("subject", subject).Str("request_id", w.id)
 	if d.By = w.who.Name; d.By != "" {
 		line = line.Str("identity", d.By).Str("credential", w.who.Credential)
 	}

@@ -37,7 +37,7 @@ func (a *API) identify(w *response, r *http.Request) (*auth.Identity, error) {
 	who, err := a.o.Identify(r)
 	switch {
 	case err != nil:
-	case who.Name == "": // which would own what is nobody's
+	case who.Name == "" && who != auth.Anyone: // which would own what is nobody's
 		return nil, errors.New("an identity has no name")
 	default:
 		return who, nil

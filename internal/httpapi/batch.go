@@ -49,9 +49,8 @@ func (a *API) batch(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	trace := traceparent(r.Header)
 	for i := range items {
-		items[i].traceparent = trace
+		items[i].from(w, r)
 	}
 	a.submitAll(r.Context(), w.who, items)
 	if err := r.Context().Err(); err != nil && !errors.Is(context.Cause(r.Context()), errStopped) {

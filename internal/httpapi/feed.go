@@ -41,7 +41,9 @@ func (a *API) feed(w *response, r *http.Request) error {
 	}
 	w.Header().Set("Vary", "Prefer")
 	q.Owner = w.own()
-	page, err := a.nextEvents(r.Context(), q, a.waitFor(w, r, filters.Get("wait"), 0))
+	wait := a.waitFor(w, r, filters.Get("wait"), 0)
+	w.waited = wait > 0
+	page, err := a.nextEvents(r.Context(), q, wait)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,9 @@ package httpapi
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -15,6 +17,7 @@ import (
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/ledger"
+	"gearman-gateway/internal/tracing"
 	"gearman-gateway/internal/webhook"
 )
 
@@ -107,6 +110,7 @@ type API struct {
 	origin *http.CrossOriginProtection
 	fields *fieldChecker
 
+	requests atomic.Int64
 	inflight budget // bytes of request bodies
 	waiting  budget // requests that wait for the end of a job, or for an event
 	streams  budget // event streams
@@ -178,6 +182,7 @@ func (a *API) routes() *chi.Mux {
 	get("/livez", open, a.livez)
 	get("/readyz", open, a.readyz)
 	get("/openapi.yaml", open, a.openapi)
+	a.operations(get)
 
 	r.NotFound(a.handle(a.noRoute))
 	r.MethodNotAllowed(a.handle(a.noRoute))
@@ -226,7 +231,10 @@ type Options struct {
 	Audit    event.Sink                                  // gets what administrators do; may be nil
 	Rules    func(function string) Rules                 // of workloads; nil: there are none. It must not block
 	Identify func(*http.Request) (*auth.Identity, error) // an error is one of package auth; nil: there is no access control
+	Meter    Meter                                       // counts requests; nil: nobody does
+	Metrics  http.Handler                                // of GET /metrics; nil: there is no such path
 	Log      zerolog.Logger                              // the zero value logs to nowhere: zerolog's zero Logger has no writer
+	Tracer   *tracing.Tracer                             // nil: there are no traces
 
 	Hosts []string // names, without port, by which browsers may call besides localhost and IP addresses
 
@@ -240,12 +248,15 @@ type Options struct {
 	MaxBatchBytes    int64         // of the body of a batch; 0 means 64 MiB
 
 	// Of Server alone.
+	TLS               *tls.Config   // of TCP listeners, with NextProtos also in what its GetConfigForClient returns; nil: plain HTTP
+	H2C               bool          // speak HTTP/2 also without TLS, to clients that begin with it
+	MaxConnections    int           // beyond it new ones wait until another is closed or idle; 0 means 20,000
 	ReadHeaderTimeout time.Duration // 0 means 5 s
 	ReadTimeout       time.Duration // of a whole request, headers and body; 0 means 60 s
 	WriteTimeout      time.Duration // of each write of up to 256 KiB, not of a response; 0 means 30 s
 	IdleTimeout       time.Duration // of a kept connection between requests; 0 means 2 minutes
 	MaxHeaderBytes    int           // 0 means 64 KiB
-	DrainDelay        time.Duration // how long Shutdown goes on answering before it closes the listener; 0 means 1 s
+	DrainDelay        time.Duration // how long Shutdown goes on answering before it closes the listeners; 0 means 1 s
 }
 
 func (o Options) withDefaults() Options {
@@ -257,6 +268,7 @@ func (o Options) withDefaults() Options {
 	o.MaxStreams = cmp.Or(o.MaxStreams, 10_000)
 	o.MaxBatch = cmp.Or(o.MaxBatch, 1_000)
 	o.MaxBatchBytes = cmp.Or(o.MaxBatchBytes, 64<<20)
+	o.MaxConnections = cmp.Or(o.MaxConnections, 20_000)
 	o.ReadHeaderTimeout = cmp.Or(o.ReadHeaderTimeout, 5*time.Second)
 	o.ReadTimeout = cmp.Or(o.ReadTimeout, 60*time.Second)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, 30*time.Second)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"golang.org/x/net/http/httpguts"
 
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
@@ -118,6 +119,7 @@ func (a *API) find(w *response, r *http.Request, wait time.Duration) (ledger.Rec
 			return ledger.Record{}, tooManyWaiting()
 		}
 		defer a.waiting.give(1)
+		w.waited = true
 	}
 	rec, err := a.o.Jobs.Job(r.Context(), w.caller(), ref, wait)
 	w.job = rec.ID
@@ -181,7 +183,7 @@ func (a *API) writeResult(w *response, rec ledger.Record) error {
 
 // setHeader leaves out what is not known. Handles come from a job server: one with a control character is not passed on.
 func setHeader(w *response, name, value string) {
-	if value != "" && gearman.CheckHandle(value) == nil {
+	if value != "" && httpguts.ValidHeaderFieldValue(value) {
 		w.Header().Set(name, value)
 	}
 }

@@ -15,17 +15,23 @@ import (
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		started := time.Now()
-		w := &response{ResponseWriter: rw, control: http.NewResponseController(rw), api: a, request: r}
-		id := requestID(r)
+		a.requests.Add(1)
+		w := &response{ResponseWriter: rw, control: http.NewResponseController(rw), api: a, request: r, id: requestID(r)}
+		if a.o.Tracer != nil && !probes[r.URL.Path] {
+			w.span = a.o.Tracer.Request(traceparent(r.Header), w.id, r)
+		}
 
 		h := w.Header()
-		h.Set("X-Request-Id", id)
+		h.Set("X-Request-Id", w.id)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
 
 		defer func() {
 			stack := a.recovered(w, r, recover())
-			a.logAccess(w, r, id, stack, time.Since(started))
+			took := time.Since(started)
+			a.meter(w, r, took)
+			a.logAccess(w, r, stack, took)
+			w.span.Answered(r, w.status, w.job)
 			if stack != nil && w.broken || w.status == statusClientGone {
 				panic(http.ErrAbortHandler) // so that whoever still reads sees a broken response, not a short or an empty one
 			}
@@ -45,7 +51,7 @@ func (a *API) recovered(w *response, r *http.Request, v any) (stack []byte) {
 	return stack
 }
 
-func (a *API) logAccess(w *response, r *http.Request, id string, stack []byte, took time.Duration) {
+func (a *API) logAccess(w *response, r *http.Request, stack []byte, took time.Duration) {
 	level := zerolog.InfoLevel
 	switch {
 	case stack != nil || w.status == http.StatusInternalServerError:
@@ -54,12 +60,15 @@ func (a *API) logAccess(w *response, r *http.Request, id string, stack []byte, t
 		level = zerolog.DebugLevel
 	}
 	e := a.o.Log.WithLevel(level).Str("method", r.Method).Str("route", r.Pattern).Str("path", r.URL.Path).Int("status", w.status).
-		Int64("bytes", w.written).Dur("duration_ms", took).Str("request_id", id).Str("remote", r.RemoteAddr)
+		Int64("bytes", w.written).Dur("duration_ms", took).Str("request_id", w.id).Str("remote", r.RemoteAddr)
 	if w.who != nil && w.who.Name != "" {
 		e = e.Str("identity", w.who.Name).Str("credential", w.who.Credential)
 	}
 	if w.job != "" {
 		e = e.Str("job", w.job)
+	}
+	if trace := w.span.TraceID(); trace != "" {
+		e = e.Str("trace_id", trace)
 	}
 	if w.err != nil {
 		e = e.AnErr("error", w.err)
@@ -71,7 +80,7 @@ func (a *API) logAccess(w *response, r *http.Request, id string, stack []byte, t
 }
 
 // probes are called every few seconds by machines.
-var probes = map[string]bool{"/livez": true, "/readyz": true}
+var probes = map[string]bool{"/livez": true, "/readyz": true, "/metrics": true}
 
 // requestID returns the caller's id for the request if it can stand in a log and a header, and a new one otherwise.
 func requestID(r *http.Request) string {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gearman-gateway/internal/auth"
+	"gearman-gateway/internal/tracing"
 )
 
 // maxWrite is how much of a response one write deadline covers. A slow client of a large result is cut off
@@ -19,12 +20,15 @@ type response struct {
 	api     *API
 	request *http.Request
 
+	id      string // of the request
+	span    tracing.Span
 	who     *auth.Identity // nil before admit
 	status  int            // 0 until the header is written
 	written int64
 	job     string // the id of the job it is about
 	err     error  // what went wrong, if anything
 	broken  bool   // the handler panicked half way through
+	waited  bool   // for what nobody knows how long it takes, as it was asked to
 }
 
 // Unwrap is for http.ResponseController.

@@ -30,7 +30,8 @@ type submission struct {
 	retry       *ledger.Retry
 	callback    *event.Callback // as it was written
 	key         string          // of the Idempotency-Key header; "" is none
-	traceparent string          // of the header of that name; "" is none
+	traceparent string          // what the job's own is to follow; "" is none
+	requestID   string
 
 	// set by the check
 	runAt    time.Time
@@ -88,7 +89,7 @@ func (s *submission) task(workload []byte) ledger.Task {
 	t := ledger.Task{
 		Function: s.Function, Unique: s.Unique, Mode: ledger.Mode(s.Mode), Workload: workload,
 		RunAt: s.runAt, Deadline: s.deadline, OnLost: ledger.OnLost(s.OnLost),
-		Callback: s.notify, Traceparent: s.traceparent,
+		Callback: s.notify, Traceparent: s.traceparent, RequestID: s.requestID,
 	}
 	switch s.Priority {
 	case "high":

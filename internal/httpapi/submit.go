@@ -15,7 +15,7 @@ func (a *API) submit(w *response, r *http.Request) error {
 		return unsupportedMediaType.because("Send application/json.")
 	}
 	s := newSubmission(ledger.Background)
-	s.traceparent = traceparent(r.Header)
+	s.from(w, r)
 	var err error
 	if s.key, err = idempotencyKey(r.Header); err != nil {
 		return err
@@ -76,7 +76,7 @@ func (a *API) call(w *response, r *http.Request) error {
 // callOf returns the submission that the path, the query and the headers are, checked.
 func (a *API) callOf(w *response, r *http.Request) (s submission, err error) {
 	s = newSubmission(ledger.Sync)
-	s.traceparent = traceparent(r.Header)
+	s.from(w, r)
 	if s.key, err = idempotencyKey(r.Header); err != nil {
 		return s, err
 	}
@@ -172,6 +172,7 @@ func (a *API) run(w *response, r *http.Request, s *submission, t ledger.Task) (l
 			return ledger.Record{}, tooManyWaiting()
 		}
 		defer a.waiting.give(1)
+		w.waited = true
 	}
 	rec, err := a.hand(r.Context(), s, t)
 	w.job = rec.ID

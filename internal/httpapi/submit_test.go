@@ -16,9 +16,13 @@ import (
 
 func TestSubmitInTheBackground(t *testing.T) {
 	c := newClient(t, Options{})
-	res := c.post(http.StatusAccepted, `{"function":"resize","workload":{"id": 7},"priority":"high","unique":"img-7"}`)
+	res := c.post(http.StatusAccepted, `{"function":"resize","workload":{"id": 7},"priority":"high","unique":"img-7"}`,
+		"X-Request-Id", "r-1")
 
-	want := ledger.Task{Function: "resize", Workload: []byte(`{"id": 7}`), Unique: "img-7", Mode: ledger.Background, Priority: gearman.High}
+	want := ledger.Task{
+		Function: "resize", Workload: []byte(`{"id": 7}`), Unique: "img-7", Mode: ledger.Background, Priority: gearman.High,
+		RequestID: "r-1",
+	}
 	if diff := cmp.Diff(want, c.lastTask()); diff != "" {
 		t.Errorf("task (-want +got):\n%s", diff)
 	}

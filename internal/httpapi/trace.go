@@ -5,6 +5,15 @@ import (
 	"strings"
 )
 
+// from notes of which request a submission is. What the job causes has the request for its parent: the caller's span, or where
+// there are traces the gateway's own.
+func (s *submission) from(w *response, r *http.Request) {
+	s.requestID = w.id
+	if s.traceparent = w.span.Traceparent(); s.traceparent == "" {
+		s.traceparent = traceparent(r.Header)
+	}
+}
+
 // traceLength is that of a traceparent of version 00:
 //
 //	00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01

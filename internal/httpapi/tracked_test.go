@@ -17,9 +17,11 @@ import (
 
 func TestSubmitATrackedJob(t *testing.T) {
 	c := newClient(t, Options{})
-	c.post(http.StatusAccepted, `{"function":"f","workload":"w","mode":"tracked","on_lost":"fail","retry":{"max":100,"backoff":"1h"}}`)
+	c.post(http.StatusAccepted, `{"function":"f","workload":"w","mode":"tracked","on_lost":"fail","retry":{"max":100,"backoff":"1h"}}`,
+		"X-Request-Id", "r-1")
 	want := ledger.Task{
 		Function: "f", Workload: []byte("w"), Mode: ledger.Tracked, OnLost: ledger.Fail, Retry: ledger.Retry{Max: 100, Backoff: time.Hour},
+		RequestID: "r-1",
 	}
 	if diff := cmp.Diff(want, c.lastTask()); diff != "" {
 		t.Errorf("task (-want +got):\n%s", diff)

@@ -15,7 +15,7 @@ const maxMessage = 64 << 10
 
 // fail enters a failure. Another try is up to the policies of the job and of its function, and to what the run's handler said.
 func (l *Ledger) fail(j *job, e event.Error, v *event.Verdict) {
-	l.started(j)
+	l.begun(j)
 	poisonous := l.died(j, v)
 	if poisonous {
 		e.Kind = "exit"

@@ -118,11 +118,12 @@ func (l *Ledger) newJob(t Task) *job {
 			Callback: t.Callback, Traceparent: t.Traceparent,
 			State: Queued, SubmittedAt: time.Now(),
 		},
-		durable:  t.Mode == Tracked || !t.RunAt.IsZero() || t.Key != nil,
-		size:     int64(len(t.Workload)),
-		entering: true,
-		waiters:  1,
-		done:     make(chan struct{}),
+		requestID: t.RequestID,
+		durable:   t.Mode == Tracked || !t.RunAt.IsZero() || t.Key != nil,
+		size:      int64(len(t.Workload)),
+		entering:  true,
+		waiters:   1,
+		done:      make(chan struct{}),
 	}
 	if j.durable {
 		j.ready = make(chan struct{})

@@ -3,7 +3,6 @@ package ledger
 import (
 	"container/list"
 	"strconv"
-	"sync"
 	"time"
 
 	"gearman-gateway/internal/gearman"
@@ -16,6 +15,8 @@ type job struct {
 	wire       string              // the unique on the wire
 	generation uint64              // of the connection that submitted it; 0 when that is gone for good
 	submitted  bool                // job.submitted was told
+	since      time.Time           // when it might first have run; zero: it has not
+	timed      bool                // StartedAt is when its run began, and not when somebody said that it was over
 	ours       int                 // runs of it by our own pool, which tells more than the packets of the job server do
 	run        *gearman.Assignment // the latest of them that has not ended
 	unheard    *gearman.Update     // how the job server said that it ended, while our own pool ran it
@@ -23,6 +24,7 @@ type job struct {
 	done       chan struct{}       // closed when it has ended or was withdrawn
 	followed   chan struct{}       // not nil while somebody waits for its log to grow; closed when it does
 	refused    error               // it was withdrawn, and why
+	requestID  string              // of the request that submitted it, for the log; "" after a restart
 	merged     *job                // the job server coalesced it with this one
 
 	// where it is kept
@@ -73,7 +75,7 @@ type shared struct {
 
 // index finds records, and bounds them.
 type index struct {
-	mu         sync.Mutex
+	mu         lock
 	byID       map[string]*job
 	byHandle   map[string]*job // the newest that has the handle
 	byWire     map[key][]*job  // live jobs by function and the unique on the wire

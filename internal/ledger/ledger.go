@@ -14,6 +14,7 @@ import (
 
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
+	"gearman-gateway/internal/tracing"
 )
 
 // JobServers is what the ledger asks of a gearman.Cluster.
@@ -38,7 +39,9 @@ type Options struct {
 	// EventsFull reports whether a tracked or scheduled job must be refused because there is no room for its events: ErrEventsFull. It
 	// does not block; nil: there always is room.
 	EventsFull func() bool
+	Meter      Meter // nil: nobody counts
 	Log        zerolog.Logger
+	Tracer     *tracing.Tracer // nil: there are no traces
 
 	MaxRecords    int           // 100,000 records in memory; beyond, the oldest ended job is forgotten, then the oldest background job
 	MaxLive       int           // 50,000 sync jobs that have not ended; beyond, the oldest that nobody waits for is forgotten, else ErrFull
@@ -66,6 +69,9 @@ type Ledger struct {
 // New returns an empty ledger.
 func New(o Options) *Ledger {
 	stored := o.Store != nil
+	if o.Meter == nil {
+		o.Meter = noMeter{}
+	}
 	o.MaxRecords = cmp.Or(o.MaxRecords, 100_000)
 	o.MaxLive = cmp.Or(o.MaxLive, 50_000)
 	o.MaxTracked = cmp.Or(o.MaxTracked, 1_000_000)
@@ -96,8 +102,11 @@ func (l *Ledger) Submit(ctx context.Context, t Task) (Record, error) {
 	if t.Key != nil {
 		t.Key = &Key{Key: keyOf(t.Owner, t.Key.Key), Fingerprint: t.Key.Fingerprint}
 	}
+	span := l.trace(&t)
+	defer span.End()
 	j, how, err := l.enter(ctx, t)
 	if err != nil {
+		failed(span, err)
 		return Record{}, err
 	}
 	if j == nil { // the key's job is in the store alone
@@ -111,11 +120,18 @@ func (l *Ledger) Submit(ctx context.Context, t Task) (Record, error) {
 			return Record{}, context.Cause(ctx)
 		}
 	}
+	if how == entered {
+		span.Job(j.ID, "")
+	} else {
+		span.Job(j.ID, j.Traceparent)
+	}
 	if how == entered && !j.own() {
-		if err := l.send(ctx, j, t); err != nil {
+		if err := l.send(ctx, j, t, span); err != nil {
+			failed(span, err)
 			return j.stub(err), err
 		}
 	}
+	span.End() // a wait for the job's end is none of it
 	if t.Mode == Sync {
 		lapse := time.NewTimer(t.Wait)
 		defer lapse.Stop()
@@ -142,12 +158,13 @@ func (j *job) stub(err error) Record {
 var errNoAnswer = errors.New("the job server did not answer in time")
 
 // send gives the task to a job server. The record is there before: our own pool may finish a job before its handle is read.
-func (l *Ledger) send(ctx context.Context, j *job, t Task) error {
+func (l *Ledger) send(ctx context.Context, j *job, t Task, span tracing.Span) error {
 	submit, cancel := context.WithTimeoutCause(ctx, l.o.SubmitTimeout, errNoAnswer)
 	defer cancel()
 	where, err := l.o.Servers.Submit(submit, gearman.Task{
 		Function: t.Function, Unique: j.wire, Workload: t.Workload, Priority: t.Priority, Background: t.Mode == Background,
 	}, func(u gearman.Update) { l.update(j, u) })
+	span.Server(where.Server)
 	defer l.answered(j)
 	switch {
 	case err == nil:

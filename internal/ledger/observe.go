@@ -46,8 +46,11 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 	case event.FunctionAfterExecute:
 		l.leave(a, j)
 		l.apply(j, t, about)
-		if live {
+		switch {
+		case live:
 			l.complete(j, d.Result)
+		case j.ID == "":
+			l.logEnd(j, Completed, "", millis(d.DurationMS))
 		}
 	case event.FunctionOnFailure:
 		l.leave(a, j)
@@ -57,9 +60,13 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 			l.handedBack(j)
 		case live:
 			l.fail(j, *d.Error, cmp.Or(d.Verdict, &event.Verdict{}))
+		case j.ID == "" && d.Reason != event.HandedBack:
+			l.logEnd(j, Failed, d.Error.Kind, millis(d.DurationMS))
 		}
 	}
 }
+
+func millis(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 
 // Begin returns what is known of the job of a run of our own pool that Observe has heard the beginning of; zero for a foreign
 // client's job. It does not block.

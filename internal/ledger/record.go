@@ -72,6 +72,7 @@ type Task struct {
 
 	Callback    *event.Callback // where its caller wants to hear of it; nil: nowhere
 	Traceparent string          // W3C trace context of the request; "": none
+	RequestID   string          // of the request, for the log; "": none
 }
 
 // Record is a snapshot of what is known of a job. Its slices and pointers are shared and must not be changed.
@@ -101,7 +102,7 @@ type Record struct {
 	Deaths      int       // how often its run died where we could see it: its handler's process did, or a job server lost it
 	Sent        bool      // of a job that is not to run twice: its submit was begun
 	RetryOf     string    // id of the job that this one runs again
-	Traceparent string    // W3C trace context of the request that submitted it
+	Traceparent string    // W3C trace context of its submit, or of the request where there are no traces
 	Callback    *event.Callback
 	EventSeq    uint64  // Seq of its latest event
 	Log         []Entry // set by Job and Store.Get, and in the change that ends a job

@@ -54,7 +54,11 @@ func (l *Ledger) dispatch(ctx context.Context, j *job) {
 	}
 	submit, cancel := context.WithTimeoutCause(ctx, l.o.SubmitTimeout, errNoAnswer)
 	defer cancel()
+	span := l.traceAgain(j)
 	where, err := l.o.Servers.Submit(submit, task, func(u gearman.Update) { l.updateSubmit(j, epoch, task.Unique, u) })
+	span.Server(where.Server)
+	failed(span, err)
+	span.End()
 	switch {
 	case err == nil:
 	case errors.Is(err, gearman.ErrOutcomeUnknown): // what became of it is told to the watch

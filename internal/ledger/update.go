@@ -86,6 +86,9 @@ func (l *Ledger) merge(j, other *job) {
 func (l *Ledger) submitted(j *job) {
 	if !j.submitted {
 		j.submitted = true
+		if j.Attempt == 0 {
+			l.o.Meter.JobSubmitted(&j.Record)
+		}
 		l.apply(j, event.JobSubmitted, event.Data{})
 	}
 }
@@ -162,13 +165,26 @@ func (l *Ledger) learn(j *job, epoch int, status gearman.JobStatus) (Record, err
 	return r, j.refused
 }
 
+// started notes that a job runs now.
 func (l *Ledger) started(j *job) {
-	if j.State == Queued {
-		j.StartedAt = time.Now()
-		l.submitted(j)
-		l.move(j, Running)
-		l.apply(j, event.JobStarted, event.Data{})
+	if l.begun(j) {
+		l.meterStart(j)
 	}
+}
+
+// begun notes that a job has run, which may be over: then nobody knows since when. It reports whether that is new.
+func (l *Ledger) begun(j *job) bool {
+	if j.State != Queued {
+		return false
+	}
+	if j.since.IsZero() {
+		j.since = j.dueAt()
+	}
+	j.StartedAt, j.timed = time.Now(), false
+	l.submitted(j)
+	l.move(j, Running)
+	l.apply(j, event.JobStarted, event.Data{})
+	return true
 }
 
 func (l *Ledger) progress(j *job, p event.Progress) {
@@ -201,7 +217,7 @@ func (l *Ledger) warning(j *job, b []byte) {
 }
 
 func (l *Ledger) complete(j *job, rest []byte) {
-	l.started(j)
+	l.begun(j)
 	if l.keep(j, len(rest)) {
 		j.Kept = true
 		switch {
@@ -258,7 +274,9 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 	l.clock.unset(j.due)
 	l.deadlines.unset(j.deadline)
 	j.Error, j.EndedAt, j.pending = e, time.Now(), false
+	before := j.State
 	l.move(j, s)
+	l.meterEnd(j, before)
 	if !j.Kept {
 		l.drop(j)
 	}
@@ -270,6 +288,11 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 	if j.logBytes > 0 {
 		j.logged = l.logs.PushBack(j)
 	}
+	kind := ""
+	if e != nil {
+		kind = e.Kind
+	}
+	l.logEnd(j, s, kind, 0)
 	if t == "" {
 		l.o.Store.Apply(j.change())
 	} else {

@@ -81,12 +81,15 @@ func TestListsOfDeliveriesUseAnIndex(t *testing.T) {
 		{State: "dead"},
 		{State: "dead", Before: 5},
 		{Sink: "a", State: "dead", Before: 5},
+		{Owner: "alice", Sink: "a"},
+		{Owner: "alice", Sink: "a", State: "dead", Before: 5},
 	} {
 		q.Limit = 50
 		text, args := listing(q, []string{"a", "b"})
 		plan := explain(t, d, text, args)
 		filtered := q.Sink != "" || q.State != ""
-		if strings.Contains(plan, "TEMP B-TREE") || filtered && strings.Contains(plan, "SCAN deliveries") {
+		if strings.Contains(plan, "TEMP B-TREE") || filtered && strings.Contains(plan, "SCAN deliveries") ||
+			q.Owner != "" && !strings.Contains(plan, "deliveries_by_owner") {
 			t.Errorf("%s\n%s", text, plan)
 		}
 	}
@@ -107,6 +110,7 @@ func TestStepsUseAnIndex(t *testing.T) {
 		"SELECT d.n, e.time FROM deliveries d CROSS JOIN events e ON e.n = d.n WHERE d.sink = ? AND d.state = 'dead' AND d.n > ? ORDER BY d.n LIMIT 9":  "deliveries_by_state (sink=? AND state=? AND n>?)",
 		"UPDATE deliveries SET due = NULL WHERE n = ? AND sink = ? AND state = 'pending'":                                                               "deliveries_by_event (n=? AND sink=?)",
 		"SELECT n, type FROM events WHERE subject = ? AND n > ? ORDER BY n":                                                                             "events_by_subject (subject=? AND rowid>?)",
+		"SELECT n, type FROM events WHERE n > ?" + ofOwner + " ORDER BY n":                                                                              "events_by_owner (owner=? AND n>?)",
 		"SELECT n FROM events WHERE id = ?":  "events_by_id",
 		"DELETE FROM deliveries WHERE n = ?": "deliveries_by_event (n=?)", // as the cascade does
 	} {

@@ -56,7 +56,8 @@ func fill(t *testing.T, dir string) (free func()) {
 func TestAFullDisk(t *testing.T) {
 	disk := smallDisk(t, "8m")
 	var logged lockedBuffer
-	o := Options{Dir: filepath.Join(disk, "data"), Log: zerolog.New(&logged)}
+	var m meter
+	o := Options{Dir: filepath.Join(disk, "data"), Log: zerolog.New(&logged), Meter: &m}
 	d := open(t, o)
 	entered := map[string]bool{} // by id: whether it was acknowledged
 	enter := func() error {
@@ -79,6 +80,9 @@ func TestAFullDisk(t *testing.T) {
 		}
 		if !errors.Is(err, ledger.ErrStoreFailed) {
 			t.Fatalf("got %v on a full disk, want ErrStoreFailed", err)
+		}
+		if m.errs() <= round || !d.Stats().Failing {
+			t.Errorf("round %d: %d errors were counted; stats: %+v", round, m.errs(), d.Stats())
 		}
 		applied := newID()
 		for i := range 10 {

@@ -22,6 +22,7 @@ func populate(t *testing.T, d *DB, n int) []ledger.Record {
 		r.Function = fmt.Sprint("f", i%3)
 		r.State = ledger.States[i%len(ledger.States)]
 		r.Mode = ledger.Modes[i/2%len(ledger.Modes)]
+		r.Owner = []string{"", "alice", "bob"}[i/7%3]
 		all = append(all, r)
 		d.Apply(ledger.Change{Record: r})
 	}
@@ -32,13 +33,15 @@ func TestListSelectsAndPages(t *testing.T) {
 	d := open(t, Options{Dir: t.TempDir()})
 	all := populate(t, d, 300)
 	slices.Reverse(all)
-	functions := []string{"", "f0", "f2", "none"}
+	functions, owners := []string{"", "f0", "f2", "none"}, []string{"", "alice", "carol"}
 	for _, function := range functions {
 		for _, state := range append([]ledger.State{"", "none"}, ledger.States...) {
 			for _, mode := range append([]ledger.Mode{"", "none"}, ledger.Modes...) {
-				q := ledger.Query{Function: function, State: state, Mode: mode, Limit: 7}
+				owners = append(owners[1:], owners[0]) // there are many lists already
+				q := ledger.Query{Owner: owners[0], Function: function, State: state, Mode: mode, Limit: 7}
 				want := slices.DeleteFunc(slices.Clone(all), func(r ledger.Record) bool {
-					return function != "" && r.Function != function || state != "" && r.State != state || mode != "" && r.Mode != mode
+					return q.Owner != "" && r.Owner != q.Owner || function != "" && r.Function != function ||
+						state != "" && r.State != state || mode != "" && r.Mode != mode
 				})
 				if d := cmp.Diff(want, pages(t, d, q), cmp.Comparer(func(a, b ledger.Record) bool { return a.ID == b.ID })); d != "" {
 					t.Errorf("%+v: -want +got:\n%s", q, d)
@@ -94,6 +97,8 @@ func TestListsUseAnIndex(t *testing.T) {
 		{states: ledger.States[:1], modes: ledger.Modes},
 		{states: ledger.States, modes: ledger.Modes, function: "f"},
 		{states: live, modes: ledger.Modes},
+		{states: ledger.States, modes: ledger.Modes, owner: "alice"},
+		{states: ledger.States, modes: ledger.Modes, owner: "alice", function: "f"},
 	} {
 		for _, s.newest = range []bool{true, false} {
 			for _, s.beyond = range []string{"", newID()} {
@@ -103,7 +108,16 @@ func TestListsUseAnIndex(t *testing.T) {
 				if strings.Contains(plan, "TEMP B-TREE") || s.states != nil && strings.Contains(plan, "SCAN jobs") {
 					t.Errorf("%s\n%s", text, plan)
 				}
-				if index := "jobs_by_function"; s.function != "" && !strings.Contains(plan, index) {
+				index := ""
+				switch {
+				case s.owner != "" && s.function != "":
+					index = "jobs_by_owner_and_function"
+				case s.owner != "":
+					index = "jobs_by_owner "
+				case s.function != "":
+					index = "jobs_by_function"
+				}
+				if !strings.Contains(plan, index) {
 					t.Errorf("%s does not use %s:\n%s", text, index, plan)
 				}
 			}

@@ -50,6 +50,7 @@ type tally struct {
 	log            zerolog.Logger
 	begins, counts string
 	n              atomic.Int64 // not reported yet
+	total          atomic.Int64
 	going          atomic.Bool
 }
 
@@ -58,6 +59,7 @@ func (t *tally) add(n int) {
 		return
 	}
 	t.n.Add(int64(n))
+	t.total.Add(int64(n))
 	if !t.going.Swap(true) {
 		t.log.Error().Msg(t.begins)
 	}

@@ -23,8 +23,9 @@ import (
 
 // Options of a DB. Dir must be set; the zero value of the others means what their comment says.
 type Options struct {
-	Dir string // it is made, for its owner alone, if it is not there
-	Log zerolog.Logger
+	Dir   string // it is made, for its owner alone, if it is not there
+	Log   zerolog.Logger
+	Meter Meter // nil: nobody counts
 
 	Source        string                  // "/gateway": what the bodies of events name as where they come from
 	Wanted        func(webhook.Head) bool // which events are kept at all; nil: all are. It is called by many at a time and must not block

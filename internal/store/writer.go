@@ -175,6 +175,7 @@ func (d *DB) commit(batch []*op) error {
 	batch = slices.DeleteFunc(slices.Clone(batch), (*op).idle)
 	for len(batch) > 0 {
 		var culprit *op
+		begin := time.Now()
 		err := d.transaction(func(t *tx) error {
 			for _, o := range batch {
 				if o.refused {
@@ -188,6 +189,9 @@ func (d *DB) commit(batch []*op) error {
 			}
 			return nil
 		})
+		if culprit == nil || !hopeless(err) { // else it is tried again without the culprit
+			d.meter(len(batch), begin, err)
+		}
 		if err == nil {
 			d.transactions.Add(1)
 			d.recovered()

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"gearman-gateway/internal/tracing"
 )
 
 const (
@@ -22,6 +25,8 @@ const (
 
 // poster makes attempts. It is safe for concurrent use.
 type poster struct {
+	sink        string          // whose they are
+	tracer      *tracing.Tracer // may be nil
 	client      *http.Client
 	timeout     time.Duration
 	secrets     []Secret
@@ -49,11 +54,16 @@ type outcome struct {
 // redirects included, may be mended by the sink's owner before the schedule is through.
 func (p *poster) send(ctx context.Context, to target, l Letter) outcome {
 	o := outcome{Attempt: Attempt{At: time.Now()}}
+	span := p.tracer.Deliver(l.Traceparent, tracing.Delivery{
+		Sink: p.sink, EventType: string(l.Type), EventID: l.EventID, URL: to.url, Attempts: l.Attempts,
+	})
+	l.Traceparent = cmp.Or(span.Traceparent(), l.Traceparent)
 	err := p.post(ctx, to, l, &o)
 	o.Duration = time.Since(o.At)
 	if err != nil {
 		o.Error = to.scrub.text(err.Error())
 	}
+	span.Delivered(o.Status, o.Error)
 	return o
 }
 

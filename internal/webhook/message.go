@@ -6,7 +6,7 @@
 //	webhook-id: evt_…                   the event's id, the same on every attempt
 //	webhook-timestamp: 1614265330       of the attempt
 //	webhook-signature: v1,… v1,…        one for each secret
-//	traceparent: 00-…                   of the request that submitted the job, where it had one; in the body as well
+//	traceparent: 00-…                   of the attempt where there are traces, else of the request that submitted the job, where it had one
 //
 //	{"specversion":"1.0","id":"evt_…","source":"…","type":"job.completed","subject":"<job id>","time":"…Z","timestamp":"…Z",
 //	 "datacontenttype":"application/json","data":{"id":"<job id>","function":"…",…,"seq":4,"result":{…},"result_encoding":"json"}}

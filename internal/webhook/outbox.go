@@ -29,6 +29,9 @@ type Outbox interface {
 	// having been given up already. New tracked and scheduled jobs are then to be refused.
 	Full() bool
 
+	// Dropped returns how many events were dropped, since there was no room or they could not be stored.
+	Dropped() uint64
+
 	// Register makes a sink known and returns how it stands; one that is new begins at the end of the log. The events that a sink of this
 	// life is still to get are kept, unless it is Disabled; those of sinks that are not registered may be given up for others.
 	Register(ctx context.Context, sink string) (Standing, error)

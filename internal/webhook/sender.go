@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"gearman-gateway/internal/event"
+	"gearman-gateway/internal/tracing"
 )
 
 // SinkOptions describe one receiver.
@@ -41,7 +42,9 @@ type Options struct {
 	// all is a dead letter. The first is 0. nil means 0s, 5s, 5m, 30m, 2h, 5h, 10h, 14h, 20h, 24h.
 	Schedule     []time.Duration
 	DisableAfter time.Duration // a sink that has failed for so long, without a success, is disabled; 0 means 5 days
+	Meter        Meter         // nil: nobody counts
 	Log          zerolog.Logger
+	Tracer       *tracing.Tracer   // nil: there are no traces
 	Transport    http.RoundTripper // of the sinks; nil means one of their own each: keep-alive, no proxy
 }
 
@@ -194,13 +197,14 @@ func (s *Sender) now() set {
 // lastAttempts is how long the attempts under way may take to end when their sink is replaced; then they are cut off, and made again.
 const lastAttempts = time.Second
 
-// Reload puts other sinks, another policy for callbacks and another schedule in the place of those there are; Options.Outbox stays. A sink
+// Reload puts other sinks, another policy for callbacks and another schedule in the place of those there are; Options.Outbox, Meter and
+// Tracer stay. A sink
 // that keeps its name goes on where it was. After an error nothing has changed.
 func (s *Sender) Reload(ctx context.Context, o Options) error {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	old := s.now()
-	o.Outbox = old.o.Outbox
+	o.Outbox, o.Meter, o.Tracer = old.o.Outbox, old.o.Meter, old.o.Tracer
 	next, err := newSet(o)
 	if err != nil {
 		return err

@@ -38,6 +38,7 @@ type sink struct {
 	schedule    []time.Duration
 	disable     time.Duration // after failing for so long
 	source      string
+	counts      Meter // nil: nobody counts
 	log         zerolog.Logger
 
 	commands chan func()   // run on run's goroutine
@@ -109,8 +110,9 @@ func newSink(o *Options, so SinkOptions) (*sink, error) {
 
 // makeSink makes what all sinks have in common.
 func makeSink(o *Options, name string, p *poster, concurrency int) *sink {
+	p.sink, p.tracer = name, o.Tracer
 	return &sink{
-		name: name, outbox: o.Outbox, post: p, concurrency: concurrency, schedule: o.Schedule, disable: o.DisableAfter, source: o.Source,
+		name: name, outbox: o.Outbox, post: p, concurrency: concurrency, schedule: o.Schedule, disable: o.DisableAfter, source: o.Source, counts: o.Meter,
 		log:      o.Log.With().Str("sink", name).Logger(),
 		commands: make(chan func()), stop: make(chan struct{}), leave: make(chan struct{}), ended: make(chan struct{}),
 		gates: gates{}, hand: newHand(max(leastLines, 4*concurrency)), results: make(chan result, concurrency),
@@ -331,6 +333,7 @@ func (k *sink) settle(r result) {
 	} else {
 		k.failed(r, letter, &end, now)
 	}
+	k.meter(r.Attempt, end.State)
 	k.end(l, end)
 }
 

@@ -82,7 +82,7 @@ type Job struct {
 	ID          string
 	Attempt     int       // 1 for the first run
 	Deadline    time.Time // when the run is to be over; zero: whenever
-	Traceparent string    // of the request that submitted the job, as W3C Trace Context has it
+	Traceparent string    // of the run, or where there are no traces of the request that submitted the job, as W3C Trace Context has it
 
 	out     Output
 	observe func(t event.Type, d event.Data)

@@ -15,6 +15,7 @@ import (
 
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
+	"gearman-gateway/internal/tracing"
 )
 
 // Options say what a pool runs. Servers and Functions are needed.
@@ -29,12 +30,14 @@ type Options struct {
 	Grace       time.Duration // how long Stop waits for jobs whose contexts it has cancelled; 0: 5 s
 	MaxDeaths   int           // runs of a tracked job in which the handler died, after which it is not tried again; 0: 3
 	Observer    Observer      // may be nil
+	Meter       Meter         // may be nil
 	Events      event.Sink    // gets the worker's own events; may be nil
 	// Exit is called once, when a worker has left at a limit and none is to follow. It must not block, and Stop is still to be called;
 	// nil: nobody is told.
 	Exit   func(reason string)
 	Memory func() int64 // bytes that the process uses; nil: see Limits.MemoryLimit
 	Log    zerolog.Logger
+	Tracer *tracing.Tracer // nil: there are no traces
 }
 
 // An Observer hears what the pool does with a job before the job server does: event.FunctionBeforeExecute first, then JobProgress,

@@ -1,6 +1,7 @@
 package workerpool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
+	"gearman-gateway/internal/tracing"
 )
 
 // run runs one job, from what its observer hears first to the packet that ends it.
@@ -29,17 +31,25 @@ func (p *Pool) run(f *Function, a *gearman.Assignment) {
 	observe(event.FunctionBeforeExecute, event.Data{})
 	var result []byte
 	err := errExited // stays so when the handler leaves by runtime.Goexit, which only deferred calls outlive
-	defer func() { l.finish(f, a, observe, begin, result, err) }()
+	var span tracing.Span
+	defer func() {
+		l.finish(f, a, observe, begin, result, err)
+		if err != nil {
+			span.Fail(describe(err).Kind, "") // what it says may quote the workload
+		}
+		span.End()
+	}()
 	var facts event.Facts
 	if p.o.Observer != nil {
 		facts = p.o.Observer.Begin(a)
 	}
+	span = p.o.Tracer.Run(facts.Traceparent, a.Function, facts.ID, a.Handle, facts.Attempt)
 	ctx, end := p.context(f, a, facts.Deadline)
 	defer end()
 	out := &counted{Assignment: a}
 	result, err = p.execute(ctx, f, &Job{
 		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload,
-		ID: facts.ID, Attempt: facts.Attempt, Deadline: facts.Deadline, Traceparent: facts.Traceparent,
+		ID: facts.ID, Attempt: facts.Attempt, Deadline: facts.Deadline, Traceparent: cmp.Or(span.Traceparent(), facts.Traceparent),
 		out: out, observe: observe,
 	})
 	if n := out.sent.Load() + int64(len(result)); err == nil && f.MaxResult > 0 && n > f.MaxResult {
@@ -89,9 +99,12 @@ func (l *life) finish(
 	f *Function, a *gearman.Assignment, observe func(event.Type, event.Data), begin time.Time, result []byte, err error,
 ) {
 	p := l.p
-	took := float64(time.Since(begin).Microseconds()) / 1000
+	ran := time.Since(begin)
+	took := float64(ran.Microseconds()) / 1000
 	if err == nil {
-		observe(event.FunctionAfterExecute, event.Data{DurationMS: took, Result: result})
+		d := event.Data{DurationMS: took, Result: result}
+		p.meter(a.Function, d, ran)
+		observe(event.FunctionAfterExecute, d)
 		p.sent(a, a.Complete(result))
 		l.ran(a)
 		return
@@ -101,9 +114,11 @@ func (l *life) finish(
 	// When the pool stops it is most likely not the job's fault: closing the connection gives it to another worker.
 	if p.jobs.Err() != nil && !errors.Is(err, ErrFailed) {
 		d.Reason = event.HandedBack
+		p.meter(a.Function, d, ran)
 		observe(event.FunctionOnFailure, d)
 		return
 	}
+	p.meter(a.Function, d, ran)
 	observe(event.FunctionOnFailure, d)
 	if errors.Is(err, ErrFailed) {
 		p.sent(a, a.Fail())
@@ -122,7 +137,7 @@ func (l *life) ran(a *gearman.Assignment) {
 func (p *Pool) execute(ctx context.Context, f *Function, j *Job) (result []byte, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.o.Log.Error().Str("function", j.Function).Str("handle", j.Handle).Bytes("stack", debug.Stack()).
+			p.o.Log.Error().Str("function", j.Function).Str("job", j.ID).Str("handle", j.Handle).Bytes("stack", debug.Stack()).
 				Msg("handler panicked")
 			result, err = nil, &panicError{v}
 		}

@@ -40,7 +40,7 @@ func (a *API) feed(w *response, r *http.Request) error {
 	if m != nil {
 		return wrongParameters(m)
 	}
-	w.Header().Set("Vary", "Prefer")
+	w.set("Vary", "Prefer")
 	q.Owner = w.own()
 	wait := a.waitFor(w, r, filters.Get("wait"), 0, most)
 	if wait > 0 {

@@ -27,11 +27,11 @@ func (a *API) members(w *response, r *http.Request, known ...string) (given map[
 // object reads a body that may be missing, and else is an object with no members but those known. take is given each of them, and
 // says what is wrong with its value; "": nothing.
 func (a *API) object(w *response, r *http.Request, known []string, take func(name string, value jsontext.Value) (wrong string)) error {
-	body, release, err := a.readBody(w, r, maxSmallBody)
+	body, taken, err := a.readBody(w, r, maxSmallBody)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer a.inflight.give(taken)
 	switch {
 	case len(body) == 0:
 		return nil
@@ -39,6 +39,7 @@ func (a *API) object(w *response, r *http.Request, known []string, take func(nam
 		return unsupportedMediaType.because("Send application/json, or no body.")
 	}
 	e := newEnvelope(body)
+	defer e.release()
 	err = e.object(known, take)
 	if err == nil {
 		err = e.end()

@@ -181,7 +181,7 @@ func (a *API) fail(w *response, r *http.Request, err error) {
 		p.job = w.job
 	}
 	if p.retryAfter != "" {
-		w.Header().Set("Retry-After", p.retryAfter)
+		w.set("Retry-After", p.retryAfter)
 	}
 	w.write(p.status, "application/problem+json", append(p.append(nil), '\n'))
 }

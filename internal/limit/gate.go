@@ -26,7 +26,9 @@ type Gate struct {
 
 	mu      sync.Mutex
 	free    int
+	inside  Place      // the list of those that are worked on, in the order in which they were let in
 	queue   *list.List // of *entrant, in the order in which they came
+	looks   bool       // look is to come
 	over    time.Time  // when overload began; zero: there is none
 	refusal time.Time  // when the latest that was refused is told
 }
@@ -45,35 +47,43 @@ type GateOptions struct {
 
 // NewGate returns a Gate with nobody in it.
 func NewGate(o GateOptions) *Gate {
-	return &Gate{o: o, free: o.Places, queue: list.New()}
+	g := &Gate{o: o, free: o.Places, queue: list.New()}
+	g.inside.prev, g.inside.next = &g.inside, &g.inside
+	return g
 }
 
 // An entrant waits to be let in.
 type entrant struct {
-	came time.Time
-	done chan struct{} // closed when it is decided
-	in   bool          // it is let in; guarded by Gate.mu until done is closed
+	came  time.Time
+	place *Place
+	done  chan struct{} // closed when it is decided
+	in    bool          // it is let in; guarded by Gate.mu until done is closed
 }
 
 // Enter waits for a place, which is to be left. The error is ErrOverloaded, or ctx's. The nil Gate lets everybody in.
-func (g *Gate) Enter(ctx context.Context) (*Place, error) {
+func (g *Gate) Enter(ctx context.Context, p *Place) error {
 	if g == nil {
-		return nil, nil
+		return nil
 	}
 	g.mu.Lock()
 	if g.free > 0 {
 		g.free--
+		g.admit(p)
 		g.mu.Unlock()
-		return g.place(), nil
+		return nil
 	}
 	if g.queue.Len() >= g.o.MaxQueue {
 		g.decide(g.queue.Front(), false)
 	}
-	e := &entrant{came: time.Now(), done: make(chan struct{})}
+	e := &entrant{came: time.Now(), place: p, done: make(chan struct{})}
 	at := g.queue.PushBack(e)
 	wait := g.o.Wait
 	if !g.over.IsZero() && e.came.Sub(g.over) > lasting {
 		wait = g.o.Short
+	}
+	if !g.looks {
+		g.looks = true
+		time.AfterFunc(g.o.Idle, g.look)
 	}
 	g.mu.Unlock()
 
@@ -85,14 +95,14 @@ func (g *Gate) Enter(ctx context.Context) (*Place, error) {
 		g.giveUp(e, at)
 	case <-ctx.Done():
 		if g.giveUp(e, at); !e.in {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 	if !e.in {
 		g.hold(ctx)
-		return nil, ErrOverloaded
+		return ErrOverloaded
 	}
-	return g.place(), nil
+	return nil
 }
 
 // lasting is how long overload is taken for a burst.
@@ -101,7 +111,9 @@ const lasting = time.Second
 // decide lets an entrant in or refuses it. g.mu is held.
 func (g *Gate) decide(at *list.Element, in bool) {
 	e := g.queue.Remove(at).(*entrant)
-	e.in = in
+	if e.in = in; in {
+		g.admit(e.place)
+	}
 	close(e.done)
 }
 
@@ -141,9 +153,37 @@ func (g *Gate) hold(ctx context.Context) {
 	}
 }
 
-func (g *Gate) leave() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+// A Place is a request's in a Gate: one that is entered, left, and not used again. Whoever has not entered has left.
+type Place struct {
+	gate       *Gate
+	since      time.Time
+	prev, next *Place // in Gate.inside
+}
+
+// Leave gives the place away, if that is not done.
+func (p *Place) Leave() {
+	if p.gate == nil {
+		return
+	}
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	p.gate.leave(p)
+}
+
+// admit gives a free place to a request. g.mu is held.
+func (g *Gate) admit(p *Place) {
+	p.gate, p.since = g, time.Now()
+	p.prev, p.next = g.inside.prev, &g.inside
+	p.prev.next, p.next.prev = p, p
+}
+
+// leave takes a place, if it was not taken already, and gives it to the next who waits. g.mu is held.
+func (g *Gate) leave(p *Place) {
+	if p.next == nil {
+		return
+	}
+	p.prev.next, p.next.prev = p.next, p.prev
+	p.prev, p.next = nil, nil
 	next := g.queue.Front()
 	if next == nil {
 		g.free++
@@ -163,49 +203,18 @@ func (g *Gate) leave() {
 	g.decide(next, true)
 }
 
-// A Place is a request's in a Gate. The nil Place is of a request that needs none.
-type Place struct {
-	gate *Gate
-
-	mu    sync.Mutex
-	left  bool
-	timer *time.Timer // looks whether the request waits for something else
-}
-
-func (g *Gate) place() *Place {
-	p := &Place{gate: g}
-	p.mu.Lock() // until the timer knows itself
-	defer p.mu.Unlock()
-	p.timer = time.AfterFunc(g.o.Idle, p.look)
-	return p
-}
-
-// Leave gives the place away, if that is not done.
-func (p *Place) Leave() {
-	if p == nil {
-		return
+// look takes the places of those that, most likely, do not wait for a processor. It is done as long as somebody waits to be let in. What is
+// left to do after a wait is little, and must be done.
+func (g *Gate) look() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.busy() {
+		for oldest := g.inside.next; oldest != &g.inside && time.Since(oldest.since) >= g.o.Idle; oldest = g.inside.next {
+			g.leave(oldest)
+		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.left {
-		p.left = true
-		p.timer.Stop()
-		p.gate.leave()
-	}
-}
-
-// look gives the place away unless the request, most likely, waits for a processor. It is given away for good: what is left to do after a
-// wait is little, and must be done.
-func (p *Place) look() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.left:
-	case p.gate.busy():
-		p.timer.Reset(p.gate.o.Idle)
-	default:
-		p.left = true
-		p.gate.leave()
+	if g.looks = g.queue.Len() > 0; g.looks {
+		time.AfterFunc(g.o.Idle, g.look)
 	}
 }
 

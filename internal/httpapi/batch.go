@@ -17,7 +17,7 @@ import (
 )
 
 // batchWidth is how many submissions of one batch are on their way at a time.
-const batchWidth = 64
+const batchWidth = 32
 
 // A batchItem is one submission of a batch, and then what became of it.
 type batchItem struct {

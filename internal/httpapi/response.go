@@ -14,6 +14,10 @@ import (
 // when it stops reading, not because the whole takes long.
 const maxWrite = 256 << 10
 
+// strangersBody is how long somebody without credentials may take for the rest of a body that nobody reads: to hold a connection is not
+// to be cheap.
+const strangersBody = time.Second
+
 // response is a ResponseWriter that gives every write its own deadline and remembers what the access log wants.
 type response struct {
 	http.ResponseWriter
@@ -41,6 +45,9 @@ func (w *response) WriteHeader(status int) {
 	// taken the other one for true. What follows such a request on its connection is not to be trusted.
 	if w.request.TransferEncoding != nil || w.api.drain.Err() != nil {
 		w.Header().Set("Connection", "close")
+	}
+	if w.who == nil { // net/http reads what is left of a body before it sends the answer
+		_ = w.control.SetReadDeadline(time.Now().Add(strangersBody)) // not supported by a recorder in tests
 	}
 	w.status = status
 	w.extend()

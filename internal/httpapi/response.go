@@ -46,7 +46,7 @@ func (w *response) WriteHeader(status int) {
 	if w.request.TransferEncoding != nil || w.api.drain.Err() != nil {
 		w.Header().Set("Connection", "close")
 	}
-	if w.who == nil { // net/http reads what is left of a body before it sends the answer
+	if w.who == nil && w.request.ContentLength != 0 { // net/http reads what is left of a body before it sends the answer
 		_ = w.control.SetReadDeadline(time.Now().Add(strangersBody)) // not supported by a recorder in tests
 	}
 	w.status = status

@@ -162,7 +162,7 @@ func (l *Limiter) take(identity string, i Rule, function string, f Rule) error {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	who, what := l.identities.get(identity, i), l.functions.get(function, f)
+	who, what := l.identities.rate(identity, i), l.functions.rate(function, f)
 	if err := who.rated(i, "identity", now); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TOOL := go tool -modfile=go.tool.mod
 FUZZTIME ?= 50000x
 BENCH ?= .
+BIN ?= bin
 
 .PHONY: help
 help: ## list the targets
@@ -17,7 +18,16 @@ run: ## run the gateway on 127.0.0.1:8080 with its embedded job server; ARGS="--
 
 .PHONY: build
 build: ## build bin/gateway, static
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/gateway ./cmd/gateway
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN)/gateway ./cmd/gateway
+
+.PHONY: deb
+deb: export GOOS = linux
+deb: build ## build bin/gearman-gateway_VERSION_ARCH.deb; GOARCH=arm64 builds it for that
+	deploy/deb/build $(BIN)/gateway '$(VERSION)' $(BIN)
+
+.PHONY: deb-boot
+deb-boot: ## as root: install, upgrade, remove and purge the package on a copy of this machine, booted with systemd-nspawn and thrown away
+	deploy/deb/testdata/boot
 
 .PHONY: test
 test: ## install gearmand and the other languages' clients if missing, then run all tests with the race detector

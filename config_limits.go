@@ -89,7 +89,7 @@ func (l Limits) gate() *limit.Gate {
 		places = 32 * cpus
 	}
 	return limit.NewGate(limit.GateOptions{
-		Places: places, MaxQueue: 10_000, Patience: 50 * time.Millisecond, Wait: 100 * time.Millisecond,
+		Places: places, MaxQueue: 20_000, Patience: 50 * time.Millisecond, Wait: time.Second, Short: 100 * time.Millisecond,
 		Pace: 500 * time.Microsecond / time.Duration(cpus), Idle: 5 * time.Millisecond, Busy: 2 * cpus,
 	})
 }

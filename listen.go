@@ -67,6 +67,7 @@ func (g *Gateway) httpOptions() httpapi.Options {
 		Limits: g.limits, Gate: g.c.Limits.gate(), Hosts: g.c.Hosts, MaxWorkload: int64(g.c.MaxWorkload),
 		SyncTimeout: time.Duration(g.c.SyncTimeout), MaxWait: time.Duration(g.c.MaxWait),
 		Meter: g.metrics, Metrics: g.metrics.Handler(),
+		Pool: ownPool{&g.pool}, Audit: g.outbox,
 		H2C: g.c.H2C, MaxConnections: g.maxConnections(), DrainDelay: max(time.Duration(g.c.DrainDelay), 1), // 0 there is its default
 	}
 	if g.serverTLS.Load() != nil {

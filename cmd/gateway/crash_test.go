@@ -90,7 +90,6 @@ func startCounter(t *testing.T, addr string) *sync.Map {
 type crashing struct {
 	t    *testing.T
 	args []string
-	env  []string // of startLogging
 	cmd  *exec.Cmd
 	url  atomic.Pointer[string]
 }

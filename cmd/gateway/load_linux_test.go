@@ -62,21 +62,20 @@ func (l *load) open(perSecond float64, conns int, during time.Duration) *load {
 	l = l.fresh()
 	arrivals := make(chan struct{}) // not buffered: a request is sent at its time, or is not sent
 	var wg sync.WaitGroup
-	var ready sync.WaitGroup
 	for range conns {
-		ready.Add(1)
 		wg.Go(func() {
-			c := l.dial()
-			defer c.Close()
-			ready.Done()
+			var c *clientConn
 			for range arrivals {
+				if c == nil { // not before: a connection without a request is closed after a few seconds
+					c = l.dial()
+					defer c.Close()
+				}
 				if !l.exchange(c) {
 					return
 				}
 			}
 		})
 	}
-	ready.Wait()
 	began := time.Now()
 	sent := 0
 	tick := time.NewTicker(time.Millisecond)

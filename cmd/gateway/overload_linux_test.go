@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,24 +28,24 @@ func TestOverload(t *testing.T) {
 	schema := file("schema.json", `{"allOf":[`+strings.Repeat(item+",", 11)+item+`]}`)
 	config := file("gateway.yaml", fmt.Sprintf(
 		"listen: 127.0.0.1:0\njobserver: {listen: 127.0.0.1:0}\nlog_level: info\nhandlers: [{function: wordcount, schema: %s}]\n", schema))
-	g := &crashing{t: t, args: []string{"--config", config}, env: []string{"GOMAXPROCS=1"}}
-	g.startLogging(filepath.Join(dir, "log"))
-	t.Cleanup(g.kill)
+	g := release(t, "--config", config)
+	g.Env = append(os.Environ(), "GOMAXPROCS=1")
+	addr := startAndFind(t, g, "gateway serves HTTP")
 
 	items := make([]string, 100)
 	for i := range items {
 		items[i] = fmt.Sprintf(`{"id":%d,"name":"name%d"}`, i, i)
 	}
 	body := `{"function":"wordcount","workload":[` + strings.Join(items, ",") + `]}`
-	l := newLoad(t, strings.TrimPrefix(*g.url.Load(), "http://"), "/jobs", body)
+	l := newLoad(t, addr, "/jobs", body)
 	l.closed(16, time.Second) // to warm up
 
 	capacity := l.closed(64, 3*time.Second)
-	before := residentMemory(t, g)
+	before := memory(t, g.Process.Pid, "VmRSS")
 	t.Logf("capacity, 64 callers:  %v; %d MiB", capacity, before>>20)
 	offered := 10 * capacity.rate()
 	over := l.open(offered, 4000, 5*time.Second)
-	after := residentMemory(t, g)
+	after := memory(t, g.Process.Pid, "VmRSS")
 	t.Logf("offered %5.0f/s:        %v; %d MiB", offered, over, after>>20)
 	ended := time.Now()
 	recovered := l.closed(64, time.Second)
@@ -74,18 +72,4 @@ func TestOverload(t *testing.T) {
 	if recovered.p99() > 4*capacity.p99() || len(recovered.refused) > len(recovered.took)/10 {
 		t.Errorf("5 s after it is not as before: %v", recovered)
 	}
-}
-
-// residentMemory returns the bytes that the gateway has in memory.
-func residentMemory(t *testing.T, g *crashing) int64 {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	kib, err := strconv.ParseInt(string(regexp.MustCompile(`VmRSS:\s*(\d+)`).FindSubmatch(status)[1]), 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kib << 10
 }

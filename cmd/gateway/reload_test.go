@@ -131,7 +131,7 @@ func (g *crashing) startLogging(file string) (log func() string) {
 		}
 		return string(b)
 	}
-	g.cmd = command(g.env, g.args...)
+	g.cmd = command(nil, g.args...)
 	g.cmd.Stderr = out
 	if err := g.cmd.Start(); err != nil {
 		g.t.Fatal(err)

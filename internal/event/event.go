@@ -58,19 +58,30 @@ const (
 	SinkTest     Type = "sink.test"
 )
 
+// What administrators have done by HTTP.
+const (
+	FunctionPaused   Type = "function.paused"
+	FunctionResumed  Type = "function.resumed"
+	FunctionMaxQueue Type = "function.maxqueue"
+	SinkPaused       Type = "sink.paused"
+	SinkResumed      Type = "sink.resumed"
+	SinkReplayed     Type = "sink.replayed"
+)
+
 // Types lists every type that can be subscribed to, for checks of what a configuration names.
 var Types = []Type{
 	WorkerBeforeRun, WorkerServerOnConnect, WorkerServerOnConnected, WorkerOnBeforeRegisterFunctions,
 	WorkerOnAfterRegisterFunctions, WorkerOnIOWait, WorkerOnNoJobs, WorkerOnWork, WorkerAfterRun, WorkerOnBeforeDestroy,
 	WorkerOnFailure, FunctionBeforeExecute, FunctionAfterExecute, FunctionOnFailure, JobScheduled, JobSubmitted, JobStarted,
 	JobProgress, JobData, JobWarning, JobCompleted, JobFailed, JobCancelled, JobLost, SinkDisabled,
+	FunctionPaused, FunctionResumed, FunctionMaxQueue, SinkPaused, SinkResumed, SinkReplayed,
 }
 
 // An Event is one thing that happened. It is not changed after it was published.
 type Event struct {
 	ID          string    // "evt_" and a UUIDv7
 	Type        Type      //
-	Subject     string    // the job's id; its handle for a foreign client's job; the worker's id or the sink's name for theirs
+	Subject     string    // the job's id; its handle for a foreign client's job; the worker's id, or the name of the sink or the function, for theirs
 	Seq         uint64    // grows with the events of one subject; a job's from 1
 	Time        time.Time //
 	Traceparent string    // W3C trace context of the job's submit, or of the request where there are no traces
@@ -119,7 +130,19 @@ type Data struct {
 	Reason    string   `json:"reason,omitempty"`
 	Sink      string   `json:"sink,omitempty"` // of sink events: the sink's name
 
+	// of what an administrator did
+	By       string    `json:"by,omitempty"`        // the name of the identity; "": nobody is known
+	MaxQueue *MaxQueue `json:"max_queue,omitempty"` // that the Servers have now
+	Replayed *int      `json:"replayed,omitempty"`  // how many deliveries
+
 	DurationMS float64 `json:"duration_ms,omitempty"` // of a function's run, in milliseconds
+}
+
+// MaxQueue is how many jobs of a function there may be where another one of the priority is accepted; 0: any number.
+type MaxQueue struct {
+	High   int `json:"high"`
+	Normal int `json:"normal"`
+	Low    int `json:"low"`
 }
 
 // Facts are what the gateway knows of a job that it submitted itself when a run of it begins; zero for other clients' jobs.
@@ -178,7 +201,7 @@ func (f Fanout) Publish(events ...Event) {
 var DefaultPatterns = Patterns{
 	"worker.before_run", "worker.server_on_connect", "worker.server_on_connected", "worker.on_before_register_functions",
 	"worker.on_after_register_functions", "worker.after_run", "worker.on_before_destroy", "worker.on_failure", "worker.function.*",
-	"job.scheduled", "job.submitted", "job.started", "job.warning", "job.completed", "job.failed", "job.cancelled", "job.lost", "sink.disabled",
+	"job.scheduled", "job.submitted", "job.started", "job.warning", "job.completed", "job.failed", "job.cancelled", "job.lost", "sink.*", "function.*",
 }
 
 // Patterns selects events: each is a type, a prefix that ends in ".*", or "*".

@@ -18,7 +18,7 @@ import (
 //
 // But at CANT_DO gearmand queues the jobs of that function anew which run on the connection, and they run twice. A connection that
 // would have to take back such a function is left to its jobs instead, and a new one takes its place. That is for functions that
-// are gone; a function with limits of its own should have a Roster of its own, whose connections just do not ask while it is full.
+// are gone or paused; a function with limits of its own should have a Roster of its own, whose connections just do not ask while it is full.
 type Roster struct {
 	mu        sync.Mutex
 	functions map[string]*duty
@@ -32,6 +32,9 @@ type Ability struct {
 	Run         func(*Assignment)
 	Concurrency int     // jobs at a time; 0: as many as there are slots
 	Rate        float64 // jobs begun a second; as many as may begin in a second, at least one, may begin at once. 0: any number
+	// Paused: no jobs are asked for. Job servers see no difference to a function that the Roster does not have, but the limits go on
+	// counting, and the ability is in use.
+	Paused bool
 	// Unused is called once, when the Roster does not have the ability any more and its last job has ended: it will get no job after
 	// that. It must not block; may be nil.
 	Unused func()
@@ -48,6 +51,9 @@ type duty struct {
 	pace   *rate.Limiter
 	waking bool // changed is to be told when the pace allows another job
 }
+
+// offered says whether jobs of the function are wanted, when there are places.
+func (d *duty) offered() bool { return d.now != nil && !d.now.Paused }
 
 // NewRoster returns a roster with the abilities, by function.
 func NewRoster(abilities map[string]*Ability) *Roster {
@@ -162,7 +168,7 @@ func (r *Roster) reserve() (p places, changed <-chan struct{}) {
 	defer r.mu.Unlock()
 	p = make(places, len(r.functions))
 	for name, d := range r.functions {
-		if d.now != nil && !r.busy(d) {
+		if d.offered() && !r.busy(d) {
 			d.asked++
 			d.now.needed++
 			p[name] = d.now
@@ -223,12 +229,12 @@ func (a *Ability) letGo(unused []*Ability) []*Ability {
 	return unused
 }
 
-// has says whether there is such a function.
+// has says whether there is such a function, and it is not paused.
 func (r *Roster) has(function string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d := r.functions[function]
-	return d != nil && d.now != nil
+	return d != nil && d.offered()
 }
 
 // open returns the functions that are to be registered on a new connection.
@@ -237,7 +243,7 @@ func (r *Roster) open() []string {
 	defer r.mu.Unlock()
 	var names []string
 	for name, d := range r.functions {
-		if d.now != nil && !r.full(d) {
+		if d.offered() && !r.full(d) {
 			names = append(names, name)
 		}
 	}
@@ -251,12 +257,12 @@ func (r *Roster) review(registered map[string]bool) (back []string, more bool, c
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name := range registered {
-		if d := r.functions[name]; d == nil || d.now == nil || r.full(d) {
+		if d := r.functions[name]; d == nil || !d.offered() || r.full(d) {
 			back = append(back, name)
 		}
 	}
 	for name, d := range r.functions {
-		more = more || !registered[name] && d.now != nil && !r.busy(d)
+		more = more || !registered[name] && d.offered() && !r.busy(d)
 	}
 	return back, more, r.changed
 }

@@ -34,33 +34,36 @@ type accessRow struct {
 
 // accessRows has a row for each route: a new route without one fails TestAccess.
 var accessRows = map[string]accessRow{
-	"POST /jobs":                      {needs: auth.Submit, body: `{"function":"f"}`, ok: 202},
-	"GET /jobs":                       {needs: auth.Read, ok: 200, lists: true},
-	"POST /jobs/batch":                {needs: auth.Submit, body: `[{"function":"f"}]`, ok: 200},
-	"GET /jobs/{handle}":              {needs: auth.Read, path: "/jobs/{job}", ok: 200},
-	"DELETE /jobs/{handle}":           {needs: auth.Cancel, path: "/jobs/{job}", ok: 200},
-	"GET /jobs/{handle}/result":       {needs: auth.Read, path: "/jobs/{job}/result", ok: 202},
-	"GET /jobs/{handle}/events":       {needs: auth.Read, path: "/jobs/{job}/events", ok: 200},
-	"POST /jobs/{handle}/retry":       {needs: auth.Submit, path: "/jobs/{job}/retry", ok: 409}, // it has not ended
-	"POST /functions/{function}":      {needs: auth.Submit, path: "/functions/f?mode=background", ok: 202},
-	"GET /functions":                  {needs: auth.Read, ok: 200},
-	"GET /workers":                    {needs: auth.Admin, ok: 200},
-	"GET /servers":                    {needs: auth.Admin, ok: 200},
-	"GET /events":                     {needs: auth.Read, ok: 200, lists: true},
-	"GET /sinks":                      {needs: auth.Admin, ok: 200},
-	"GET /sinks/{name}":               {needs: auth.Admin, path: "/sinks/audit", ok: 200},
-	"POST /sinks/{name}/test":         {needs: auth.Admin, path: "/sinks/audit/test", ok: 200},
-	"POST /sinks/{name}/pause":        {needs: auth.Admin, path: "/sinks/audit/pause", ok: 200},
-	"POST /sinks/{name}/resume":       {needs: auth.Admin, path: "/sinks/audit/resume", ok: 200},
-	"POST /sinks/{name}/replay":       {needs: auth.Admin, path: "/sinks/audit/replay", ok: 200},
-	"GET /deliveries":                 {needs: auth.Read, ok: 200, lists: true},
-	"GET /deliveries/{id}":            {needs: auth.Read, path: "/deliveries/{delivery}", ok: 200},
-	"POST /deliveries/{id}/redeliver": {needs: auth.Submit, path: "/deliveries/{delivery}/redeliver", ok: 202},
-	"GET /metrics":                    {needs: auth.Admin, ok: 200},
-	"GET /debug/pprof/*":              {needs: auth.Admin, path: "/debug/pprof/goroutine?debug=1", ok: 200},
-	"GET /livez":                      {ok: 200, public: true},
-	"GET /readyz":                     {ok: 200, public: true},
-	"GET /openapi.yaml":               {ok: 200, public: true},
+	"POST /jobs":                         {needs: auth.Submit, body: `{"function":"f"}`, ok: 202},
+	"GET /jobs":                          {needs: auth.Read, ok: 200, lists: true},
+	"POST /jobs/batch":                   {needs: auth.Submit, body: `[{"function":"f"}]`, ok: 200},
+	"GET /jobs/{handle}":                 {needs: auth.Read, path: "/jobs/{job}", ok: 200},
+	"DELETE /jobs/{handle}":              {needs: auth.Cancel, path: "/jobs/{job}", ok: 200},
+	"GET /jobs/{handle}/result":          {needs: auth.Read, path: "/jobs/{job}/result", ok: 202},
+	"GET /jobs/{handle}/events":          {needs: auth.Read, path: "/jobs/{job}/events", ok: 200},
+	"POST /jobs/{handle}/retry":          {needs: auth.Submit, path: "/jobs/{job}/retry", ok: 409}, // it has not ended
+	"POST /functions/{function}":         {needs: auth.Submit, path: "/functions/f?mode=background", ok: 202},
+	"POST /functions/{function}/pause":   {needs: auth.Admin, path: "/functions/echo/pause", ok: 200},
+	"POST /functions/{function}/resume":  {needs: auth.Admin, path: "/functions/echo/resume", ok: 200},
+	"PUT /functions/{function}/maxqueue": {needs: auth.Admin, path: "/functions/echo/maxqueue", body: `{"max":0}`, ok: 200},
+	"GET /functions":                     {needs: auth.Read, ok: 200},
+	"GET /workers":                       {needs: auth.Admin, ok: 200},
+	"GET /servers":                       {needs: auth.Admin, ok: 200},
+	"GET /events":                        {needs: auth.Read, ok: 200, lists: true},
+	"GET /sinks":                         {needs: auth.Admin, ok: 200},
+	"GET /sinks/{name}":                  {needs: auth.Admin, path: "/sinks/audit", ok: 200},
+	"POST /sinks/{name}/test":            {needs: auth.Admin, path: "/sinks/audit/test", ok: 200},
+	"POST /sinks/{name}/pause":           {needs: auth.Admin, path: "/sinks/audit/pause", ok: 200},
+	"POST /sinks/{name}/resume":          {needs: auth.Admin, path: "/sinks/audit/resume", ok: 200},
+	"POST /sinks/{name}/replay":          {needs: auth.Admin, path: "/sinks/audit/replay", ok: 200},
+	"GET /deliveries":                    {needs: auth.Read, ok: 200, lists: true},
+	"GET /deliveries/{id}":               {needs: auth.Read, path: "/deliveries/{delivery}", ok: 200},
+	"POST /deliveries/{id}/redeliver":    {needs: auth.Submit, path: "/deliveries/{delivery}/redeliver", ok: 202},
+	"GET /metrics":                       {needs: auth.Admin, ok: 200},
+	"GET /debug/pprof/*":                 {needs: auth.Admin, path: "/debug/pprof/goroutine?debug=1", ok: 200},
+	"GET /livez":                         {ok: 200, public: true},
+	"GET /readyz":                        {ok: 200, public: true},
+	"GET /openapi.yaml":                  {ok: 200, public: true},
 }
 
 // TestAccess goes through every route as everybody, with every kind of reference to a job.
@@ -256,7 +259,7 @@ func newSite(t *testing.T) *site {
 		records.Stop()
 		hooks.Stop(context.Background())
 	})
-	s := &site{client: &client{t: t, api: New(Options{Jobs: records, Servers: cluster, Webhooks: hooks, Identify: identify, Metrics: numbers})}}
+	s := &site{client: &client{t: t, api: New(Options{Jobs: records, Servers: cluster, Pool: &fake{}, Webhooks: hooks, Identify: identify, Metrics: numbers})}}
 	s.alices = s.submit(alice, `{"function":"f","mode":"tracked","callback":{"url":"`+receiver.URL+`","events":["job.submitted"]}}`)
 	return s
 }

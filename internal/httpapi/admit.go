@@ -18,7 +18,7 @@ func (a *API) admit(needs auth.Scope, h handler) handler {
 		if needs == open {
 			return h(w, r)
 		}
-		if w.place, err = a.o.Gate.Enter(r.Context()); err != nil { // even to find out who calls is too much
+		if err = a.o.Gate.Enter(r.Context(), &w.place); err != nil { // even to find out who calls is too much
 			return err
 		}
 		defer w.place.Leave()

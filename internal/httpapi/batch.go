@@ -40,11 +40,11 @@ func (a *API) batch(w *response, r *http.Request) error {
 	case !carriesJSON(contentType):
 		return unsupportedMediaType.because("Send application/json, or application/x-ndjson with one submission a line.")
 	}
-	body, release, err := a.readBody(w, r, a.o.MaxBatchBytes)
+	body, taken, err := a.readBody(w, r, a.o.MaxBatchBytes)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer a.inflight.give(taken)
 	items, err := decode(body)
 	if err != nil {
 		return err
@@ -64,6 +64,7 @@ func (a *API) batch(w *response, r *http.Request) error {
 // decodeArray reads a body that is a JSON array of submissions.
 func (a *API) decodeArray(body []byte) (items []batchItem, err error) {
 	e := newEnvelope(body)
+	defer e.release()
 	if kind := e.dec.PeekKind(); kind != '[' {
 		if _, err := e.value(); err != nil {
 			return nil, unreadable(err)
@@ -108,6 +109,7 @@ func (a *API) decodeLines(body []byte) (items []batchItem, err error) {
 		if err != nil {
 			item.err = unreadable(err)
 		}
+		e.release()
 		items = append(items, item)
 	}
 	return items, nil

@@ -30,30 +30,33 @@ func (b *budget) give(n int64) { b.used.Add(-n) }
 const firstRead = 64 << 10
 
 // readBody returns the request's body, at most limit bytes. Its memory is taken from a.inflight as the body arrives, so that a
-// Content-Length alone costs nothing; the caller calls release when it is done with the request.
-func (a *API) readBody(w *response, r *http.Request, limit int64) (body []byte, release func(), err error) {
+// Content-Length alone costs nothing; the caller gives back what was taken when it is done with the request.
+func (a *API) readBody(w *response, r *http.Request, limit int64) (body []byte, taken int64, err error) {
 	for _, coding := range r.Header.Values("Content-Encoding") {
 		if coding != "" && !strings.EqualFold(coding, "identity") {
 			w.Header().Set("Accept-Encoding", "identity")
-			return nil, nil, unsupportedMediaType.because("Send the body without Content-Encoding.")
+			return nil, 0, unsupportedMediaType.because("Send the body without Content-Encoding.")
 		}
 	}
 	if r.ContentLength > limit {
-		return nil, nil, tooLarge(limit)
+		return nil, 0, tooLarge(limit)
 	}
 
-	var taken int64
-	release = func() { a.inflight.give(taken) }
-	fail := func(err error) ([]byte, func(), error) {
-		release()
-		return nil, nil, err
+	defer func() {
+		if err != nil {
+			a.inflight.give(taken)
+			body, taken = nil, 0
+		}
+	}()
+	src := r.Body // no longer than was announced
+	if r.ContentLength < 0 {
+		// It wants the server's own writer, to close the connection when the limit is hit.
+		src = http.MaxBytesReader(w.ResponseWriter, r.Body, limit)
 	}
-	// MaxBytesReader wants the server's own writer, to close the connection when the limit is hit.
-	src := http.MaxBytesReader(w.ResponseWriter, r.Body, limit)
 	for size := firstSize(r.ContentLength); ; size = min(nextSize(size, r.ContentLength), limit+1) {
 		more := size - taken
 		if !a.inflight.take(more) {
-			return fail(queueFull.because("The gateway is handling as many bytes of request bodies as it may."))
+			return body, taken, queueFull.because("The gateway is handling as many bytes of request bodies as it may.")
 		}
 		taken += more
 		grown := make([]byte, len(body), size)
@@ -64,10 +67,10 @@ func (a *API) readBody(w *response, r *http.Request, limit int64) (body []byte, 
 			n, err := src.Read(body[len(body):cap(body)])
 			body = body[:len(body)+n]
 			if err == io.EOF {
-				return body, release, nil
+				return body, taken, nil
 			}
 			if err != nil {
-				return fail(readProblem(err, limit))
+				return body, taken, readProblem(err, limit)
 			}
 		}
 	}

@@ -85,7 +85,7 @@ func TestContractHasEveryKindOfProblem(t *testing.T) {
 }
 
 var kinds = []kind{
-	invalidJSON, invalidHeader, invalidBody, unauthorized, forbidden, notFound, jobNotFound, sinkNotFound, deliveryNotFound, methodNotAllowed,
+	invalidJSON, invalidHeader, invalidBody, unauthorized, forbidden, notFound, jobNotFound, sinkNotFound, functionNotFound, deliveryNotFound, methodNotAllowed,
 	notAcceptable, requestTimeout,
 	idempotencyPending, jobEnded, jobRunning, jobNotEnded, jobCompleted, workloadUnavailable, resultUnavailable, deliveryPending,
 	resultExpired, eventsExpired, payloadTooLarge, unsupportedMediaType, validationError, keyReused, internalError, gearmanError, jobFailed, rateLimited, overloaded, gearmanUnavailable,

@@ -196,8 +196,8 @@ func (a *API) redeliver(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Location", "/deliveries/"+url.PathEscape(deliveryID(d)))
-	w.Header().Set("Retry-After", "1")
+	w.set("Location", "/deliveries/"+url.PathEscape(deliveryID(d)))
+	w.set("Retry-After", "1")
 	return writeDelivery(w, http.StatusAccepted, d)
 }
 

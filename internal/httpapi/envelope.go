@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -22,21 +23,38 @@ const maxMistakes = 20
 // the body, byte for byte. The members around it are known, and there once each.
 type envelope struct {
 	body []byte
-	dec  *jsontext.Decoder
+	rest bytes.Buffer // of which dec takes the bytes without a copy
+	dec  jsontext.Decoder
 
 	// of the submission that is read
 	mistakes []fieldError
 	twice    *problem // the first member that is there more than once
 }
 
+// envelopes are those that nobody reads.
+var envelopes = sync.Pool{New: func() any { return new(envelope) }}
+
+// The decoder would reject duplicates in the workload too: the envelope's own are found by hand.
+var duplicatesAllowed = jsontext.AllowDuplicateNames(true)
+
 func newEnvelope(body []byte) *envelope {
-	// The decoder would reject duplicates in the workload too: the envelope's own are found by hand.
-	return &envelope{body: body, dec: jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))}
+	e := envelopes.Get().(*envelope)
+	e.body, e.rest = body, *bytes.NewBuffer(body)
+	e.dec.Reset(&e.rest, duplicatesAllowed)
+	return e
+}
+
+// release lets go of the body. Nothing may be read any more.
+func (e *envelope) release() {
+	e.body, e.rest, e.mistakes, e.twice = nil, bytes.Buffer{}, nil, nil
+	e.dec.Reset(&e.rest)
+	envelopes.Put(e)
 }
 
 // decodeEnvelope fills s from body. The error is a problem of the body as a whole; mistakes are those in members.
 func decodeEnvelope(body []byte, s *submission) (mistakes []fieldError, err error) {
 	e := newEnvelope(body)
+	defer e.release()
 	mistakes, refused, err := e.submission(s)
 	if err == nil {
 		err = e.end()
@@ -84,7 +102,7 @@ func (e *envelope) members(read func(name string) error, path ...string) error {
 		case quoted.Kind() != jsontext.KindString:
 			return jsontext.ErrNonStringName
 		}
-		name := string(unquote(quoted))
+		name := memberName(unquote(quoted))
 		switch {
 		case len(e.mistakes) > maxMistakes:
 			err = e.dec.SkipValue()
@@ -101,6 +119,18 @@ func (e *envelope) members(read func(name string) error, path ...string) error {
 	}
 	_, err := e.dec.ReadToken()
 	return err
+}
+
+// memberNames are those that most submissions have, which need no memory of their own.
+var memberNames = []string{"function", "workload", "mode", "priority", "unique", "workload_encoding", "timeout"}
+
+func memberName(b []byte) string {
+	for _, name := range memberNames {
+		if string(b) == name {
+			return name
+		}
+	}
+	return string(b)
 }
 
 // end checks that nothing follows the value.

@@ -20,7 +20,7 @@ func (a *API) events(w *response, r *http.Request) error {
 		return queueFull.because("As many event streams are open as may be.")
 	}
 	defer a.streams.give(1)
-	w.waited = true
+	w.waits()
 	rec, err := a.find(w, r, 0)
 	switch {
 	case err != nil:

@@ -20,7 +20,7 @@ import (
 
 const jobID = "0193d8a0-5b5c-7c3e-8f4e-2f1d3c5b7a90"
 
-// fake is Jobs and Servers, and has its Webhooks. Each function may be replaced before the first request.
+// fake is Jobs, Servers and Pool, and has its Webhooks. Each function may be replaced before the first request.
 type fake struct {
 	submit    func(context.Context, ledger.Task) (ledger.Record, error)
 	job       func(ctx context.Context, ref string, wait time.Duration) (ledger.Record, error)
@@ -31,12 +31,17 @@ type fake struct {
 	functions func() ([]gearman.FunctionInfo, error)
 	load      func(function string) (workers, queued int, ok bool)
 	ping      func(context.Context) error
+	answers   []gearman.Answer // to SetMaxQueue
 	hooks     fakeHooks
 
 	mu    sync.Mutex
 	tasks []ledger.Task // as submitted
 	refs  []string      // as asked for, cancelled and so on
 	waits []time.Duration
+
+	paused bool               // the function "echo", which is the only one of the pool's
+	asked  []string           // of the pool
+	bounds []gearman.MaxQueue // as set, each of the function asked
 }
 
 func (f *fake) Submit(ctx context.Context, t ledger.Task) (ledger.Record, error) {
@@ -132,6 +137,32 @@ func (f *fake) Ping(ctx context.Context) error {
 	return nil
 }
 
+func (f *fake) Pause(function string) bool  { return f.pause(function, true) }
+func (f *fake) Resume(function string) bool { return f.pause(function, false) }
+
+func (f *fake) pause(function string, on bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, function)
+	if function == "echo" {
+		f.paused = on
+	}
+	return function == "echo"
+}
+
+func (f *fake) Paused(function string) (paused, own bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.paused && function == "echo", function == "echo"
+}
+
+func (f *fake) SetMaxQueue(_ context.Context, function string, m gearman.MaxQueue) []gearman.Answer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked, f.bounds = append(f.asked, function), append(f.bounds, m)
+	return f.answers
+}
+
 var submitted = time.Date(2027, 1, 1, 1, 0, 0, 0, time.FixedZone("CET", 3600))
 
 func queued(t ledger.Task) ledger.Record {
@@ -173,7 +204,7 @@ type client struct {
 
 func newClient(t *testing.T, o Options) *client {
 	c := &client{t: t, fake: &fake{}}
-	o.Jobs, o.Servers, o.Webhooks, o.Log = c.fake, c.fake, &c.hooks, zerolog.New(&c.log)
+	o.Jobs, o.Servers, o.Pool, o.Webhooks, o.Log = c.fake, c.fake, c.fake, &c.hooks, zerolog.New(&c.log)
 	c.api = New(o)
 	return c
 }

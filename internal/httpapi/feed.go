@@ -40,10 +40,12 @@ func (a *API) feed(w *response, r *http.Request) error {
 	if m != nil {
 		return wrongParameters(m)
 	}
-	w.Header().Set("Vary", "Prefer")
+	w.set("Vary", "Prefer")
 	q.Owner = w.own()
 	wait := a.waitFor(w, r, filters.Get("wait"), 0, most)
-	w.waited = wait > 0
+	if wait > 0 {
+		w.waits()
+	}
 	page, err := a.nextEvents(r.Context(), q, wait)
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func (a *API) notReady(w *response, err error) error {
 	if p.kind == shuttingDown {
 		text = "[-]serving failed: shutting down\nreadyz check failed\n"
 	}
-	w.Header().Set("Retry-After", p.retryAfter)
+	w.set("Retry-After", p.retryAfter)
 	w.write(p.status, plainText, []byte(text))
 	return nil
 }

@@ -59,6 +59,18 @@ type Servers interface {
 
 	// Ping returns nil as soon as any job server answers an ECHO.
 	Ping(ctx context.Context) error
+
+	// SetMaxQueue bounds the jobs of a function on each job server, and returns what each said.
+	SetMaxQueue(ctx context.Context, function string, m gearman.MaxQueue) []gearman.Answer
+}
+
+// Pool is what this package needs of the gateway's own workers. All methods are called from many goroutines and do not block. They report
+// whether a function is the pool's.
+type Pool interface {
+	// Pause has no more jobs of a function begun, until Resume.
+	Pause(function string) (own bool)
+	Resume(function string) (own bool)
+	Paused(function string) (paused, own bool)
 }
 
 // Webhooks is what this package needs of the sender of events. All methods are called from many goroutines. What says that there is no
@@ -149,6 +161,9 @@ func (a *API) routes() *chi.Mux {
 	get("/jobs/{handle}/events", auth.Read, a.events)
 	post("/jobs/{handle}/retry", auth.Submit, wantsJSON(a.runAgain))
 	post("/functions/{function}", auth.Submit, a.call)
+	post("/functions/{function}/pause", auth.Admin, wantsJSON(a.pauseFunction))
+	post("/functions/{function}/resume", auth.Admin, wantsJSON(a.resumeFunction))
+	route(http.MethodPut, "/functions/{function}/maxqueue", auth.Admin, wantsJSON(a.setMaxQueue))
 
 	get("/functions", auth.Read, wantsJSON(a.functions))
 	get("/workers", auth.Admin, wantsJSON(a.workers))
@@ -192,7 +207,7 @@ func (a *API) handle(h handler) http.HandlerFunc {
 func (a *API) noRoute(w *response, r *http.Request) error {
 	path := r.URL.EscapedPath()
 	allow := ""
-	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		if a.router.Match(chi.NewRouteContext(), m, path) {
 			allow += m + ", "
 		}
@@ -208,11 +223,13 @@ func (a *API) noRoute(w *response, r *http.Request) error {
 	return methodNotAllowed.because("The Allow header lists the methods of this path.")
 }
 
-// Options says how the API and its Server behave. Jobs, Servers and Webhooks are needed; every other zero value means the default.
+// Options says how the API and its Server behave. Jobs, Servers, Pool and Webhooks are needed; every other zero value means the default.
 type Options struct {
 	Jobs     Jobs
 	Servers  Servers
+	Pool     Pool
 	Webhooks Webhooks
+	Audit    event.Sink                                  // gets what administrators do; may be nil
 	Rules    func(function string) Rules                 // of workloads; nil: there are none. It must not block
 	Identify func(*http.Request) (*auth.Identity, error) // an error is one of package auth; nil: there is no access control
 	Meter    Meter                                       // counts requests; nil: nobody does

@@ -32,7 +32,7 @@ func (a *API) job(w *response, r *http.Request) error {
 			return p
 		}
 	}
-	w.Header().Set("Vary", "Prefer")
+	w.set("Vary", "Prefer")
 	rec, err := a.find(w, r, a.waitFor(w, r, q.Get("wait"), 0, most))
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ func (a *API) waitFor(w *response, r *http.Request, text string, def, most time.
 	if !ok {
 		return min(def, most)
 	}
-	w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
+	w.set("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
 	return wait
 }
 
@@ -126,7 +126,7 @@ func (a *API) find(w *response, r *http.Request, wait time.Duration) (ledger.Rec
 			return ledger.Record{}, tooManyWaiting()
 		}
 		defer a.waiting.give(1)
-		w.waited = true
+		w.waits()
 	}
 	rec, err := a.o.Jobs.Job(r.Context(), w.caller(), ref, wait)
 	w.job = rec.ID
@@ -156,8 +156,8 @@ func pathParam(r *http.Request, name string) (string, error) {
 func (a *API) accepted(w *response, v view) error {
 	setHeader(w, "X-Job-Id", v.ID)
 	setHeader(w, "X-Job-Handle", v.Handle)
-	w.Header().Set("Location", selfLink(v.Record))
-	w.Header().Set("Retry-After", "1")
+	w.set("Location", selfLink(v.Record))
+	w.set("Retry-After", "1")
 	return a.writeJob(w, http.StatusAccepted, v)
 }
 
@@ -191,7 +191,7 @@ func (a *API) writeResult(w *response, rec ledger.Record) error {
 // setHeader leaves out what is not known. Handles come from a job server: one with a control character is not passed on.
 func setHeader(w *response, name, value string) {
 	if value != "" && httpguts.ValidHeaderFieldValue(value) {
-		w.Header().Set(name, value)
+		w.set(name, value)
 	}
 }
 

@@ -299,7 +299,7 @@ func TestAClientThatLeaves(t *testing.T) {
 func TestLists(t *testing.T) {
 	c := newClient(t, Options{})
 	for path, want := range map[string]string{
-		"/functions": `{"items":[{"function":"echo","queued":3,"running":1,"workers":2,"servers":[{"server":"g1:4730","queued":3,"running":1,"workers":2}]}]}`,
+		"/functions": `{"items":[{"function":"echo","queued":3,"running":1,"workers":2,"paused":false,"servers":[{"server":"g1:4730","queued":3,"running":1,"workers":2}]}]}`,
 		"/workers": `{"items":[{"server":"g1:4730","id":null,"address":"10.0.0.7","functions":["echo"]},` +
 			`{"server":"g1:4730","id":"w�","address":"10.0.0.8","functions":[]}]}`,
 		"/servers": `{"items":[{"server":"g1:4730","connected":true,"version":"1.1.20+ds","pending":2,"error":null},` +

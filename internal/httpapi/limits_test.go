@@ -107,8 +107,8 @@ func TestOverloadIsRefusedButForHealth(t *testing.T) {
 	f := &fake{}
 	gate := limit.NewGate(limit.GateOptions{Places: 1, MaxQueue: 1, Wait: time.Millisecond, Idle: time.Hour})
 	a := New(Options{Jobs: f, Servers: f, Webhooks: &f.hooks, Gate: gate})
-	place, err := gate.Enter(t.Context())
-	if err != nil {
+	var place limit.Place
+	if err := gate.Enter(t.Context(), &place); err != nil {
 		t.Fatal(err)
 	}
 	w := answerTo(a, http.MethodPost, "/jobs", job)

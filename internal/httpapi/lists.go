@@ -20,6 +20,7 @@ type functionItem struct {
 	Queued   int              `json:"queued"`
 	Running  int              `json:"running"`
 	Workers  int              `json:"workers"`
+	Paused   *bool            `json:"paused"` // null: not a function of the gateway's own workers
 	Servers  []functionServer `json:"servers"`
 }
 
@@ -38,7 +39,10 @@ func (a *API) functions(w *response, r *http.Request) error {
 	}
 	infos = slices.DeleteFunc(infos, func(f gearman.FunctionInfo) bool { return !w.who.MayCall(f.Function) })
 	return writeList(w, infos, func(f gearman.FunctionInfo) functionItem {
-		item := functionItem{f.Function, f.Queued, f.Running, f.Workers, nil}
+		item := functionItem{Function: f.Function, Queued: f.Queued, Running: f.Running, Workers: f.Workers}
+		if paused, own := a.o.Pool.Paused(f.Function); own {
+			item.Paused = &paused
+		}
 		for _, s := range f.Servers {
 			item.Servers = append(item.Servers, functionServer{s.Server, s.Queued, s.Running, s.Workers})
 		}

@@ -13,56 +13,68 @@ const maxSmallBody = 16 << 10
 // members reads a body that may be missing, and else is an object with no members but those known, which are strings. Where none is
 // known, that refuses a body which its sender may have thought to matter.
 func (a *API) members(w *response, r *http.Request, known ...string) (given map[string]string, err error) {
-	body, release, err := a.readBody(w, r, maxSmallBody)
+	given = map[string]string{}
+	err = a.object(w, r, known, func(name string, value jsontext.Value) (wrong string) {
+		if value.Kind() != jsontext.KindString {
+			return "must be a string"
+		}
+		given[name] = string(unquote(value))
+		return ""
+	})
+	return given, err
+}
+
+// object reads a body that may be missing, and else is an object with no members but those known. take is given each of them, and
+// says what is wrong with its value; "": nothing.
+func (a *API) object(w *response, r *http.Request, known []string, take func(name string, value jsontext.Value) (wrong string)) error {
+	body, taken, err := a.readBody(w, r, maxSmallBody)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer release()
+	defer a.inflight.give(taken)
 	switch {
 	case len(body) == 0:
-		return nil, nil
+		return nil
 	case !carriesJSON(r.Header.Get("Content-Type")):
-		return nil, unsupportedMediaType.because("Send application/json, or no body.")
+		return unsupportedMediaType.because("Send application/json, or no body.")
 	}
 	e := newEnvelope(body)
-	given, err = e.strings(known)
+	defer e.release()
+	err = e.object(known, take)
 	if err == nil {
 		err = e.end()
 	}
 	switch {
 	case err != nil:
-		return nil, unreadable(err)
+		return unreadable(err)
 	case e.twice != nil:
-		return nil, e.twice
+		return e.twice
 	}
-	return given, wrongMembers(e.mistakes)
+	return wrongMembers(e.mistakes)
 }
 
-// strings reads an object whose members are strings, of which only those known may be there.
-func (e *envelope) strings(known []string) (given map[string]string, err error) {
+func (e *envelope) object(known []string, take func(name string, value jsontext.Value) (wrong string)) error {
 	if e.dec.PeekKind() != jsontext.KindBeginObject {
 		if _, err := e.value(); err != nil {
-			return nil, err
+			return err
 		}
 		e.mistake("must be an object")
-		return nil, nil
+		return nil
 	}
-	given = map[string]string{}
-	err = e.members(func(name string) error {
+	return e.members(func(name string) error {
 		value, err := e.value()
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case !slices.Contains(known, name):
-			e.mistake("is not a member of this request", name)
-		case value.Kind() != jsontext.KindString:
-			e.mistake("must be a string", name)
-		default:
-			given[name] = string(unquote(value))
+		}
+		wrong := "is not a member of this request"
+		if slices.Contains(known, name) {
+			wrong = take(name, value)
+		}
+		if wrong != "" {
+			e.mistake(wrong, name)
 		}
 		return nil
 	})
-	return given, err
 }
 
 // wrongMembers is the problem for members of the body; nil if there are no mistakes.

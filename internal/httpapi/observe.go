@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -16,15 +18,14 @@ func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		started := time.Now()
 		a.requests.Add(1)
-		w := &response{ResponseWriter: rw, control: http.NewResponseController(rw), api: a, request: r, id: requestID(r)}
+		w := &response{ResponseWriter: rw, api: a, request: r, id: requestID(r)}
 		if a.o.Tracer != nil && !probes[r.URL.Path] {
 			w.span = a.o.Tracer.Request(traceparent(r.Header), w.id, r)
 		}
 
+		w.set("X-Request-Id", w.id)
 		h := w.Header()
-		h.Set("X-Request-Id", w.id)
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Cache-Control", "no-store")
+		h["X-Content-Type-Options"], h["Cache-Control"] = nosniff, noStore
 
 		defer func() {
 			stack := a.recovered(w, r, recover())
@@ -39,6 +40,9 @@ func (a *API) observe(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
+
+// The values of headers that every response has. They are shared, and not changed.
+var nosniff, noStore = []string{"nosniff"}, []string{"no-store"}
 
 // recovered answers a request whose handler panicked, and returns the stack; nil if it did not panic.
 func (a *API) recovered(w *response, r *http.Request, v any) (stack []byte) {
@@ -99,4 +103,8 @@ func requestID(r *http.Request) string {
 }
 
 // newRequestID is 64 random bits: enough to find a line in a log, and no secret.
-func newRequestID() string { return fmt.Sprintf("%016x", rand.Uint64()) }
+func newRequestID() string {
+	var bits [8]byte
+	binary.NativeEndian.PutUint64(bits[:], rand.Uint64())
+	return hex.EncodeToString(bits[:])
+}

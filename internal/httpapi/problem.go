@@ -34,6 +34,7 @@ var (
 	notFound             = kind{"not-found", http.StatusNotFound, "There is nothing here", ""}
 	jobNotFound          = kind{"job-not-found", http.StatusNotFound, "No such job", ""}
 	sinkNotFound         = kind{"sink-not-found", http.StatusNotFound, "No such sink", ""}
+	functionNotFound     = kind{"function-not-found", http.StatusNotFound, "No such function", ""}
 	deliveryNotFound     = kind{"delivery-not-found", http.StatusNotFound, "No such delivery", ""}
 	methodNotAllowed     = kind{"method-not-allowed", http.StatusMethodNotAllowed, "The method is not for this path", ""}
 	notAcceptable        = kind{"not-acceptable", http.StatusNotAcceptable, "Only JSON can be had here", ""}
@@ -180,7 +181,7 @@ func (a *API) fail(w *response, r *http.Request, err error) {
 		p.job = w.job
 	}
 	if p.retryAfter != "" {
-		w.Header().Set("Retry-After", p.retryAfter)
+		w.set("Retry-After", p.retryAfter)
 	}
 	w.write(p.status, "application/problem+json", append(p.append(nil), '\n'))
 }

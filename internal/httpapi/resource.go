@@ -178,17 +178,23 @@ func appendLoad(b []byte, l *load) []byte {
 
 // appendLinks appends where more is to be had. Of a stranger's job there are no events.
 func appendLinks(b []byte, rec *ledger.Record) []byte {
-	self := selfLink(*rec)
-	b = append(b, `,"links":{"self":`...)
-	b = appendString(b, self)
-	b = append(b, `,"result":`...)
-	b = appendString(b, self+"/result")
-	b = append(b, `,"events":`...)
+	b = append(b, `,"links":{"self":"`...)
+	at := len(b)
+	if rec.ID != "" { // which needs no escape in a path, nor in JSON
+		b = append(append(b, "/jobs/"...), rec.ID...)
+	} else {
+		b = append(append(b, "/jobs/"...), url.PathEscape(rec.Handle)...)
+	}
+	self := b[at:]
+	b = append(b, `","result":"`...)
+	b = append(b, self...)
+	b = append(b, `/result","events":`...)
 	if rec.ID == "" {
 		return append(b, "null}"...)
 	}
-	b = appendString(b, self+"/events")
-	return append(b, '}')
+	b = append(b, '"')
+	b = append(b, self...)
+	return append(b, `/events"}`...)
 }
 
 // selfLink is the path of the job: by its id, because handles start over when a job server restarts.

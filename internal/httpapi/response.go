@@ -21,20 +21,29 @@ const strangersBody = time.Second
 // response is a ResponseWriter that gives every write its own deadline and remembers what the access log wants.
 type response struct {
 	http.ResponseWriter
-	control *http.ResponseController
 	api     *API
 	request *http.Request
+	values  [8]string // of the headers that set has set
+	headers int
 
 	id      string // of the request
 	span    tracing.Span
 	who     *auth.Identity // nil before admit
-	place   *limit.Place   // among the requests that are worked on; nil where none is needed
+	place   limit.Place    // among the requests that are worked on
 	status  int            // 0 until the header is written
 	written int64
-	job     string // the id of the job it is about
-	err     error  // what went wrong, if anything
-	broken  bool   // the handler panicked half way through
-	waited  bool   // for what nobody knows how long it takes, as it was asked to
+	job     string    // the id of the job it is about
+	err     error     // what went wrong, if anything
+	broken  bool      // the handler panicked half way through
+	late    time.Time // when the write deadline is
+	waited  bool      // for what nobody knows how long it takes, as it was asked to
+}
+
+// waits says that the request begins to wait, as it was asked to, for a job or an event. It is not worked on any more, and what is left
+// to do afterwards is little, and must be done.
+func (w *response) waits() {
+	w.waited = true
+	w.place.Leave()
 }
 
 // Unwrap is for http.ResponseController.
@@ -44,10 +53,10 @@ func (w *response) WriteHeader(status int) {
 	// net/http accepts some requests that have both Content-Length and Transfer-Encoding, and a proxy in front may have
 	// taken the other one for true. What follows such a request on its connection is not to be trusted.
 	if w.request.TransferEncoding != nil || w.api.drain.Err() != nil {
-		w.Header().Set("Connection", "close")
+		w.set("Connection", "close")
 	}
 	if w.who == nil && w.request.ContentLength != 0 { // net/http reads what is left of a body before it sends the answer
-		_ = w.control.SetReadDeadline(time.Now().Add(strangersBody)) // not supported by a recorder in tests
+		_ = http.NewResponseController(w.ResponseWriter).SetReadDeadline(time.Now().Add(strangersBody)) // not supported by a recorder in tests
 	}
 	w.status = status
 	w.extend()
@@ -71,20 +80,38 @@ func (w *response) Write(p []byte) (n int, err error) {
 // flush sends what was written so far.
 func (w *response) flush() error {
 	w.extend()
-	return w.control.Flush()
+	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// extend moves the write deadline. The old one may be that of an earlier request on the connection: without a
-// Server.WriteTimeout net/http never resets it.
+// extend moves the write deadline, unless it was moved a moment ago. The old one may be that of an earlier request on the connection:
+// without a Server.WriteTimeout net/http never resets it.
 func (w *response) extend() {
-	_ = w.control.SetWriteDeadline(time.Now().Add(w.api.o.WriteTimeout)) // not supported by a recorder in tests
+	late := time.Now().Add(w.api.o.WriteTimeout)
+	if late.Sub(w.late) < w.api.o.WriteTimeout/16 {
+		return
+	}
+	w.late = late
+	if d, ok := w.ResponseWriter.(interface{ SetWriteDeadline(time.Time) error }); ok { // a recorder in tests has none
+		_ = d.SetWriteDeadline(late) // whoever cannot write is told by the write
+	}
+}
+
+// set sets a header whose name is in the canonical form, as http.Header.Set does, but without an allocation for each.
+func (w *response) set(name, value string) {
+	if w.headers == len(w.values) {
+		w.Header().Set(name, value)
+		return
+	}
+	at := w.headers
+	w.headers++
+	w.values[at] = value
+	w.Header()[name] = w.values[at : at+1 : at+1]
 }
 
 // write sends a whole response. Nobody can be told of its error, so it is for the log.
 func (w *response) write(status int, contentType string, body []byte) {
-	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.set("Content-Type", contentType)
+	w.set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if _, err := w.Write(body); err != nil && w.err == nil {
 		w.err = err

@@ -20,11 +20,11 @@ func (a *API) submit(w *response, r *http.Request) error {
 	if s.key, err = idempotencyKey(r.Header); err != nil {
 		return err
 	}
-	body, release, err := a.readBody(w, r, a.maxEnvelope(w.who))
+	body, taken, err := a.readBody(w, r, a.maxEnvelope(w.who))
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer a.inflight.give(taken)
 
 	mistakes, err := decodeEnvelope(body, &s)
 	if err != nil {
@@ -54,11 +54,11 @@ func (a *API) call(w *response, r *http.Request) error {
 	if err := a.fits(w.who, s.Function, r.ContentLength); err != nil {
 		return err
 	}
-	workload, release, err := a.readBody(w, r, a.o.MaxWorkload)
+	workload, taken, err := a.readBody(w, r, a.o.MaxWorkload)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer a.inflight.give(taken)
 	if err := a.fits(w.who, s.Function, int64(len(workload))); err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (a *API) callOf(w *response, r *http.Request) (s submission, err error) {
 func preferAsync(w *response, r *http.Request, s *submission) {
 	if s.Mode == string(ledger.Sync) && prefersAsync(r.Header) {
 		s.Mode = string(ledger.Tracked)
-		w.Header().Set("Preference-Applied", "respond-async")
+		w.set("Preference-Applied", "respond-async")
 	}
 }
 
@@ -170,7 +170,7 @@ next:
 
 // run submits t and, if it is sync, waits: as long as s says, else as the Prefer header says, else as configured.
 func (a *API) run(w *response, r *http.Request, s *submission, t ledger.Task) (ledger.Record, error) {
-	w.Header().Set("Vary", "Prefer")
+	w.set("Vary", "Prefer")
 	if t.Mode == ledger.Sync {
 		most := a.longestWait(w, t.Function)
 		if err := checkWait(r, s.Timeout, most); err != nil {
@@ -181,12 +181,12 @@ func (a *API) run(w *response, r *http.Request, s *submission, t ledger.Task) (l
 			return ledger.Record{}, tooManyWaiting()
 		}
 		defer a.waiting.give(1)
-		w.waited = true
+		w.waits()
 	}
 	rec, err := a.hand(r.Context(), s, t)
 	w.job = rec.ID
 	if rec.Replayed {
-		w.Header().Set("Idempotent-Replayed", "true")
+		w.set("Idempotent-Replayed", "true")
 	}
 	return rec, err
 }

@@ -13,19 +13,23 @@ import (
 var ErrOverloaded = errors.New("overloaded")
 
 // A Gate bounds how many requests are worked on at a time, so that those let in are done soon however many come. Those that find it
-// full wait, and are let in in their order. When the first of them has waited for too long there is overload: then the one that came last
-// is let in first, because it would not help anybody if all waited alike, and each was let in when its caller has left. The others are
-// refused, but not faster than at a pace: a refusal costs a tenth of a request and more, so that ten times the load would leave no time for
-// anything else. A client's connection is held back meanwhile, and so is what it would send next.
+// full wait, and are let in in their order. When the first of them has waited for longer than Patience there is overload: then the one that
+// came last is let in first, because it would not help anybody if all waited alike, and each was let in when its caller has left. A burst
+// is worked off like that. If overload lasts for a second those that come have less time to be let in, and the others are refused, but
+// not faster than at a pace: a refusal costs a tenth of a request and more, so that ten times the load would leave no time for anything
+// else. A client's connection is held back meanwhile, and so is what it would send next.
 //
-// A request that takes long while there are processors to spare waits for something else, such as its body, a job server or the end of a
-// job, and gives its place away. It is safe for concurrent use.
+// A request that begins to wait for the end of a job, or for events, leaves. One that takes long while there are processors to spare waits
+// for something, too, such as its body or a job server, and loses its place. A Gate is safe for concurrent use.
 type Gate struct {
 	o GateOptions
 
 	mu      sync.Mutex
 	free    int
+	inside  Place      // the list of those that are worked on, in the order in which they were let in
 	queue   *list.List // of *entrant, in the order in which they came
+	looks   bool       // look is to come
+	over    time.Time  // when overload began; zero: there is none
 	refusal time.Time  // when the latest that was refused is told
 }
 
@@ -34,7 +38,8 @@ type GateOptions struct {
 	Places   int           // requests that are worked on at a time
 	MaxQueue int           // requests that wait to be let in; beyond, the one that has waited longest is refused
 	Patience time.Duration // of the one that has waited longest, beyond which there is overload
-	Wait     time.Duration // for being let in
+	Wait     time.Duration // for being let in, while overload has not lasted for a second
+	Short    time.Duration // the same, when it has
 	Pace     time.Duration // at least, between two refusals; but none is held back for more than a second
 	Idle     time.Duration // how often it is looked whether a request waits for something else
 	Busy     int           // goroutines that wait for a processor, beyond which none is to spare; 0: any number
@@ -42,35 +47,47 @@ type GateOptions struct {
 
 // NewGate returns a Gate with nobody in it.
 func NewGate(o GateOptions) *Gate {
-	return &Gate{o: o, free: o.Places, queue: list.New()}
+	g := &Gate{o: o, free: o.Places, queue: list.New()}
+	g.inside.prev, g.inside.next = &g.inside, &g.inside
+	return g
 }
 
 // An entrant waits to be let in.
 type entrant struct {
-	came time.Time
-	done chan struct{} // closed when it is decided
-	in   bool          // it is let in; guarded by Gate.mu until done is closed
+	came  time.Time
+	place *Place
+	done  chan struct{} // closed when it is decided
+	in    bool          // it is let in; guarded by Gate.mu until done is closed
 }
 
 // Enter waits for a place, which is to be left. The error is ErrOverloaded, or ctx's. The nil Gate lets everybody in.
-func (g *Gate) Enter(ctx context.Context) (*Place, error) {
+func (g *Gate) Enter(ctx context.Context, p *Place) error {
 	if g == nil {
-		return nil, nil
+		return nil
 	}
 	g.mu.Lock()
 	if g.free > 0 {
 		g.free--
+		g.admit(p)
 		g.mu.Unlock()
-		return g.place(), nil
+		return nil
 	}
 	if g.queue.Len() >= g.o.MaxQueue {
 		g.decide(g.queue.Front(), false)
 	}
-	e := &entrant{came: time.Now(), done: make(chan struct{})}
+	e := &entrant{came: time.Now(), place: p, done: make(chan struct{})}
 	at := g.queue.PushBack(e)
+	wait := g.o.Wait
+	if !g.over.IsZero() && e.came.Sub(g.over) > lasting {
+		wait = g.o.Short
+	}
+	if !g.looks {
+		g.looks = true
+		time.AfterFunc(g.o.Idle, g.look)
+	}
 	g.mu.Unlock()
 
-	lapse := time.NewTimer(g.o.Wait)
+	lapse := time.NewTimer(wait)
 	defer lapse.Stop()
 	select {
 	case <-e.done:
@@ -78,20 +95,25 @@ func (g *Gate) Enter(ctx context.Context) (*Place, error) {
 		g.giveUp(e, at)
 	case <-ctx.Done():
 		if g.giveUp(e, at); !e.in {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 	if !e.in {
 		g.hold(ctx)
-		return nil, ErrOverloaded
+		return ErrOverloaded
 	}
-	return g.place(), nil
+	return nil
 }
+
+// lasting is how long overload is taken for a burst.
+const lasting = time.Second
 
 // decide lets an entrant in or refuses it. g.mu is held.
 func (g *Gate) decide(at *list.Element, in bool) {
 	e := g.queue.Remove(at).(*entrant)
-	e.in = in
+	if e.in = in; in {
+		g.admit(e.place)
+	}
 	close(e.done)
 }
 
@@ -131,63 +153,68 @@ func (g *Gate) hold(ctx context.Context) {
 	}
 }
 
-func (g *Gate) leave() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+// A Place is a request's in a Gate: one that is entered, left, and not used again. Whoever has not entered has left.
+type Place struct {
+	gate       *Gate
+	since      time.Time
+	prev, next *Place // in Gate.inside
+}
+
+// Leave gives the place away, if that is not done.
+func (p *Place) Leave() {
+	if p.gate == nil {
+		return
+	}
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	p.gate.leave(p)
+}
+
+// admit gives a free place to a request. g.mu is held.
+func (g *Gate) admit(p *Place) {
+	p.gate, p.since = g, time.Now()
+	p.prev, p.next = g.inside.prev, &g.inside
+	p.prev.next, p.next.prev = p, p
+}
+
+// leave takes a place, if it was not taken already, and gives it to the next who waits. g.mu is held.
+func (g *Gate) leave(p *Place) {
+	if p.next == nil {
+		return
+	}
+	p.prev.next, p.next.prev = p.next, p.prev
+	p.prev, p.next = nil, nil
 	next := g.queue.Front()
 	if next == nil {
 		g.free++
+		g.over = time.Time{}
 		return
 	}
-	if time.Since(next.Value.(*entrant).came) > g.o.Patience {
+	now := time.Now()
+	switch late := now.Sub(next.Value.(*entrant).came) > g.o.Patience; {
+	case !late:
+		g.over = time.Time{}
+	case g.over.IsZero():
+		g.over = now
+		fallthrough
+	default:
 		next = g.queue.Back()
 	}
 	g.decide(next, true)
 }
 
-// A Place is a request's in a Gate. The nil Place is of a request that needs none.
-type Place struct {
-	gate *Gate
-
-	mu    sync.Mutex
-	left  bool
-	timer *time.Timer // looks whether the request waits for something else
-}
-
-func (g *Gate) place() *Place {
-	p := &Place{gate: g}
-	p.mu.Lock() // until the timer knows itself
-	defer p.mu.Unlock()
-	p.timer = time.AfterFunc(g.o.Idle, p.look)
-	return p
-}
-
-// Leave gives the place away, if that is not done.
-func (p *Place) Leave() {
-	if p == nil {
-		return
+// look takes the places of those that, most likely, do not wait for a processor. It is done as long as somebody waits to be let in. What is
+// left to do after a wait is little, and must be done.
+func (g *Gate) look() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.busy() {
+		for oldest := g.inside.next; oldest != &g.inside && time.Since(oldest.since) >= g.o.Idle; oldest = g.inside.next {
+			g.leave(oldest)
+		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.left {
-		p.left = true
-		p.timer.Stop()
-		p.gate.leave()
-	}
-}
-
-// look gives the place away unless the request, most likely, waits for a processor. It is given away for good: what is left to do after a
-// wait is little, and must be done.
-func (p *Place) look() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.left:
-	case p.gate.busy():
-		p.timer.Reset(p.gate.o.Idle)
-	default:
-		p.left = true
-		p.gate.leave()
+	if g.looks = g.queue.Len() > 0; g.looks {
+		time.AfterFunc(g.o.Idle, g.look)
 	}
 }
 

@@ -8,14 +8,13 @@ import (
 	"time"
 )
 
-var testGate = GateOptions{Places: 1, MaxQueue: 2, Patience: 20 * time.Millisecond, Wait: 50 * time.Millisecond, Pace: 100 * time.Millisecond, Idle: time.Minute}
+var testGate = GateOptions{Places: 1, MaxQueue: 2, Patience: 20 * time.Millisecond, Wait: 50 * time.Millisecond, Short: 30 * time.Millisecond, Pace: 100 * time.Millisecond, Idle: time.Minute}
 
 // knock enters in the background, and returns what became of it.
 func knock(ctx context.Context, g *Gate) <-chan error {
 	done := make(chan error, 1)
 	go func() {
-		_, err := g.Enter(ctx)
-		done <- err
+		done <- g.Enter(ctx, new(Place))
 	}()
 	synctest.Wait()
 	return done
@@ -24,8 +23,8 @@ func knock(ctx context.Context, g *Gate) <-chan error {
 func TestPlacesAreGivenInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGate(testGate)
-		first, err := g.Enter(t.Context())
-		if err != nil {
+		var first Place
+		if err := g.Enter(t.Context(), &first); err != nil {
 			t.Fatal(err)
 		}
 		second, third := knock(t.Context(), g), knock(t.Context(), g)
@@ -43,8 +42,8 @@ func TestPlacesAreGivenInOrder(t *testing.T) {
 func TestUnderOverloadWhoCameLastIsLetInFirstAndTheOthersAreRefusedAtAPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGate(testGate)
-		first, err := g.Enter(t.Context())
-		if err != nil {
+		var first Place
+		if err := g.Enter(t.Context(), &first); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
@@ -69,7 +68,7 @@ func TestARefusalIsHeldBackForASecondAtMost(t *testing.T) {
 		o := testGate
 		o.MaxQueue, o.Pace = 100, time.Minute
 		g := NewGate(o)
-		if _, err := g.Enter(t.Context()); err != nil {
+		if err := g.Enter(t.Context(), new(Place)); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
@@ -87,8 +86,8 @@ func TestARefusalIsHeldBackForASecondAtMost(t *testing.T) {
 func TestACallerThatLeavesDoesNotTakeAPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGate(testGate)
-		first, err := g.Enter(t.Context())
-		if err != nil {
+		var first Place
+		if err := g.Enter(t.Context(), &first); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -98,7 +97,7 @@ func TestACallerThatLeavesDoesNotTakeAPlace(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		first.Leave()
-		if _, err := g.Enter(t.Context()); err != nil {
+		if err := g.Enter(t.Context(), new(Place)); err != nil {
 			t.Errorf("the place is lost: %v", err)
 		}
 	})
@@ -109,8 +108,8 @@ func TestARequestThatWaitsGivesItsPlaceAway(t *testing.T) {
 		o := testGate
 		o.Idle = 10 * time.Millisecond
 		g := NewGate(o)
-		first, err := g.Enter(t.Context())
-		if err != nil {
+		var first Place
+		if err := g.Enter(t.Context(), &first); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
@@ -133,8 +132,8 @@ func TestARequestThatWaitsGivesItsPlaceAway(t *testing.T) {
 
 func TestNoGateLetsEverybodyIn(t *testing.T) {
 	var g *Gate
-	p, err := g.Enter(t.Context())
-	if err != nil {
+	var p Place
+	if err := g.Enter(t.Context(), &p); err != nil {
 		t.Fatal(err)
 	}
 	p.Leave()

@@ -81,9 +81,6 @@ func TestAFullDisk(t *testing.T) {
 		if !errors.Is(err, ledger.ErrStoreFailed) {
 			t.Fatalf("got %v on a full disk, want ErrStoreFailed", err)
 		}
-		if m.errs() <= round || !d.Stats().Failing {
-			t.Errorf("round %d: %d errors were counted; stats: %+v", round, m.errs(), d.Stats())
-		}
 		applied := newID()
 		for i := range 10 {
 			for _, id := range []string{known, applied} {
@@ -94,6 +91,9 @@ func TestAFullDisk(t *testing.T) {
 		}
 		if err := enter(); !errors.Is(err, ledger.ErrStoreFailed) {
 			t.Errorf("got %v on a full disk, want ErrStoreFailed", err)
+		}
+		if m.errs() <= round || !d.Stats().Failing { // what Apply was given waits
+			t.Errorf("round %d: %d errors were counted; stats: %+v", round, m.errs(), d.Stats())
 		}
 		d.Publish(promised("w", round+1))
 		if _, err := d.Advance(t.Context(), "a", webhook.Step{Look: 1000, Wants: all}); err == nil {

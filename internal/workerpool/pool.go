@@ -73,6 +73,7 @@ type Pool struct {
 
 	mu        sync.Mutex
 	functions map[string]Function
+	paused    map[string]bool            // of the functions
 	apart     map[string]*gearman.Roster // the functions with limits
 	limits    Limits
 	lives     int
@@ -107,7 +108,8 @@ func New(o Options) (*Pool, error) {
 	o.Grace = cmp.Or(o.Grace, 5*time.Second)
 	p := &Pool{
 		o: o, slots: make(gearman.Slots, o.Concurrency), limits: o.Limits,
-		main: gearman.NewRoster(nil), apart: map[string]*gearman.Roster{}, runs: map[*gearman.Assignment]context.CancelCauseFunc{},
+		main: gearman.NewRoster(nil), apart: map[string]*gearman.Roster{}, paused: map[string]bool{},
+		runs: map[*gearman.Assignment]context.CancelCauseFunc{},
 	}
 	p.handlers.uses = map[Handler]int{}
 	p.soft, p.quit = context.WithCancel(context.Background())

@@ -11,7 +11,7 @@ import (
 // Reload replaces the functions and the limits, of which there may be none. New functions are registered with the job servers
 // and old ones taken back; jobs that run go on with the handlers that they have, and so may a job that was just assigned. A handler
 // that no function has any more, and that has a method Close, is closed when its last run has ended: see Options.Functions. Limits
-// count from when the worker began.
+// count from when the worker began. A function that is paused stays so, unless it is among the old ones.
 //
 // After an error nothing has changed, and the handlers are still the caller's. It is ErrStopped once Stop was called. Reload does not
 // block, and is safe for concurrent use.
@@ -47,14 +47,14 @@ func (p *Pool) Reload(functions map[string]Function, limits Limits) error {
 	return nil
 }
 
-// apply puts functions in the place of those that are there.
+// apply puts functions in the place of those that are there. p.reloading is held, but by New.
 func (p *Pool) apply(functions map[string]Function) {
 	abilities, alone := map[string]*gearman.Ability{}, map[string]*gearman.Ability{}
 	for name, f := range functions {
 		p.hold(f.Handler)
 		a := &gearman.Ability{
 			Run: func(a *gearman.Assignment) { p.run(&f, a) }, Concurrency: f.Concurrency, Rate: f.Rate,
-			Unused: func() { p.letGo(f.Handler) },
+			Paused: p.paused[name], Unused: func() { p.letGo(f.Handler) },
 		}
 		if f.limited(p.o.Concurrency) {
 			alone[name] = a
@@ -65,6 +65,7 @@ func (p *Pool) apply(functions map[string]Function) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.functions = maps.Clone(functions)
+	maps.DeleteFunc(p.paused, func(name string, _ bool) bool { _, there := functions[name]; return !there })
 	p.main.Set(abilities)
 	for name, roster := range p.apart {
 		if alone[name] == nil {

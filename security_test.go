@@ -225,6 +225,9 @@ func TestNoRequestSaysWhoItIsFrom(t *testing.T) {
 		{"GET", "/workers%00", "", 404},
 		{"GET", "/WORKERS", "", 404},
 		{"POST", "/workers", "", 405},
+		{"POST", "/functions/reverse/pause", "", 403},
+		{"PUT", "/functions/reverse/maxqueue", `{"max":0}`, 403},
+		{"POST", "/functions/reverse%2Fpause?mode=background", "", 202}, // which is the name of a function
 	} {
 		a := call(t, c.method, url+c.path, keys["bob"], c.body)
 		if a.status != c.status {
@@ -353,7 +356,7 @@ func TestNoNameSplitsAResponse(t *testing.T) {
 	for _, what := range []string{
 		"POST /functions/" + evil + "?mode=background", "GET /jobs/" + evil, "GET /jobs/" + evil + "/events", "GET /jobs?owner=" + evil,
 		"GET /jobs?cursor=" + evil, "GET /events?after=" + evil, "GET /deliveries/evt_1:" + evil, "GET /deliveries?sink=" + evil,
-		"GET /sinks/" + evil, "GET /" + evil, "OPTIONS /jobs/" + evil,
+		"PUT /functions/" + evil + "/maxqueue", "PUT /functions/x%0ashutdown/maxqueue", "PUT /functions/x%20shutdown/maxqueue", "GET /sinks/" + evil, "GET /" + evil, "OPTIONS /jobs/" + evil,
 	} {
 		method, path, _ := strings.Cut(what, " ")
 		a := call(t, method, url+path, keys["root"], "")

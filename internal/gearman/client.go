@@ -165,7 +165,7 @@ func (c *Client) Submit(ctx context.Context, t Task, watch Watch) (Job, error) {
 	if watch == nil {
 		watch = func(Update) {}
 	}
-	r, err := c.call(ctx, &call{want: wire.JobCreated, watch: watch, fg: !t.Background},
+	r, err := c.call(ctx, &call{want: wire.JobCreated, watch: watch, fg: !t.Background, timeout: t.Timeout},
 		submitType(t), []byte(t.Function), []byte(t.Unique), t.Workload)
 	return r.job, err
 }
@@ -182,6 +182,8 @@ func submitType(t Task) wire.Type {
 	return types[t.Priority][0]
 }
 
+var errNoAnswer = errors.New("the job server did not answer in time")
+
 // call sends a request and blocks for its reply.
 func (c *Client) call(ctx context.Context, pending *call, t wire.Type, args ...[]byte) (reply, error) {
 	s, err := c.current()
@@ -195,13 +197,23 @@ func (s *session) call(ctx context.Context, pending *call, t wire.Type, args ...
 	if err := s.begin(pending, t, args...); err != nil {
 		return reply{}, err
 	}
+	var late <-chan time.Time // nil: never
+	if pending.timeout > 0 {
+		t := time.NewTimer(pending.timeout)
+		defer t.Stop()
+		late = t.C
+	}
+	var why error
 	select {
 	case r := <-pending.reply:
 		return r, r.err
 	case <-ctx.Done():
+		why = context.Cause(ctx)
+	case <-late:
+		why = errNoAnswer
 	}
 	if pending.leave() {
-		return reply{job: s.job("")}, s.lost(ErrOutcomeUnknown, context.Cause(ctx))
+		return reply{job: s.job("")}, s.lost(ErrOutcomeUnknown, why)
 	}
 	r := <-pending.reply
 	return r, r.err

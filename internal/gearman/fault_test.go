@@ -141,6 +141,28 @@ func TestAReplyThatComesLateGoesToNobodyElse(t *testing.T) {
 	}
 }
 
+// A task's Timeout is as if the caller had given up, but says that it was the job server that did not answer.
+func TestASubmitHasATimeout(t *testing.T) {
+	s := startFake(t)
+	c := connect(t, s.addr())
+	server := s.accept()
+	late := newUpdates()
+	began := time.Now()
+	got := submitAsync(testContext(t), c, gearman.Task{Function: "f", Timeout: 20 * time.Millisecond}, late.watch)
+	server.expect(wire.SubmitJob)
+	a := <-got
+	if !errors.Is(a.err, gearman.ErrOutcomeUnknown) || !strings.Contains(a.err.Error(), "did not answer") || a.job.Server != s.addr() {
+		t.Errorf("got %+v", a)
+	}
+	if took := time.Since(began); took < 20*time.Millisecond {
+		t.Errorf("it took %v", took)
+	}
+	server.send(wire.JobCreated, "H:x:1")
+	if u := late.next(t); u.Kind != gearman.Created {
+		t.Errorf("the watch was told %+v, want Created", u)
+	}
+}
+
 // A client that holds a lock over the round trip has one request on the wire at a time.
 func TestSubmitsArePipelined(t *testing.T) {
 	s := startFake(t)

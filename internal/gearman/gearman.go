@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Limits of names on the wire. gearmand takes longer ones and then misbehaves: a unique of 64 bytes corrupts the
@@ -46,7 +47,8 @@ type Task struct {
 	Unique     string // coalesces by function and unique on one job server; "" never does
 	Workload   []byte
 	Priority   Priority
-	Background bool // the job server keeps no one informed, and the job outlives the connection
+	Background bool          // the job server keeps no one informed, and the job outlives the connection
+	Timeout    time.Duration // how long Submit waits for the job server's answer; 0: as long as its ctx. It costs less than a ctx of its own
 }
 
 // Job says where a submitted task went. A handle means something on its server alone, and only for that server's life:

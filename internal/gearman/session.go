@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 	"sync"
+	"time"
 
 	"gearman-gateway/internal/gearman/wire"
 )
@@ -28,10 +29,11 @@ type session struct {
 // call is a request that waits for its reply, and a foreground submit that waits for its job's end. A caller that gave up
 // leaves it where it is: taking it from the list would give the next caller its reply.
 type call struct {
-	want  wire.Type // the reply's type, if it is not ERROR
-	start int64     // offset in the stream
-	watch Watch     // of a submit
-	fg    bool      // of a foreground submit
+	want    wire.Type     // the reply's type, if it is not ERROR
+	start   int64         // offset in the stream
+	watch   Watch         // of a submit
+	fg      bool          // of a foreground submit
+	timeout time.Duration // how long the caller waits; 0: as long as its context
 
 	mu    sync.Mutex
 	left  bool       // the caller gave up; what becomes of a submit is told to watch alone

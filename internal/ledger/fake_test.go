@@ -80,7 +80,15 @@ type servers struct {
 	find      func(handle string) (gearman.Job, gearman.JobStatus, bool, error)
 }
 
+// answerWithin is what the real client does about a task's Timeout.
+func answerWithin(ctx context.Context, t *gearman.Task) (context.Context, context.CancelFunc) {
+	defer func() { t.Timeout = 0 }()
+	return context.WithTimeoutCause(ctx, t.Timeout, errors.New("the job server did not answer in time"))
+}
+
 func (s *servers) Submit(ctx context.Context, t gearman.Task, w gearman.Watch) (gearman.Job, error) {
+	ctx, cancel := answerWithin(ctx, &t)
+	defer cancel()
 	sub := &submission{t, w, make(chan answer, 1)}
 	s.submits <- sub
 	select {

@@ -62,9 +62,10 @@ type Ledger struct {
 	o      Options
 	stored bool // Store keeps what the ledger forgets
 	index
-	clock     clock         // submits and questions, which may have to wait for a job server
-	deadlines clock         // which wait for nobody
-	slots     chan struct{} // bounds what clock has under way
+	told      [1]event.Event // what apply tells the Store; guarded by index.mu
+	clock     clock          // submits and questions, which may have to wait for a job server
+	deadlines clock          // which wait for nobody
+	slots     chan struct{}  // bounds what clock has under way
 	stop      context.CancelFunc
 	running   sync.WaitGroup // what clock began, and its own goroutine
 }
@@ -158,14 +159,11 @@ func (j *job) stub(err error) Record {
 	return Record{ID: j.ID, Owner: j.Owner, Function: j.Function, Mode: j.Mode}
 }
 
-var errNoAnswer = errors.New("the job server did not answer in time")
-
 // send gives the task to a job server. The record is there before: our own pool may finish a job before its handle is read.
 func (l *Ledger) send(ctx context.Context, j *job, t Task, span tracing.Span) error {
-	submit, cancel := context.WithTimeoutCause(ctx, l.o.SubmitTimeout, errNoAnswer)
-	defer cancel()
-	where, err := l.o.Servers.Submit(submit, gearman.Task{
+	where, err := l.o.Servers.Submit(ctx, gearman.Task{
 		Function: t.Function, Unique: j.wire, Workload: t.Workload, Priority: t.Priority, Background: t.Mode == Background,
+		Timeout: l.o.SubmitTimeout,
 	}, func(u gearman.Update) { l.update(j, u) })
 	span.Server(where.Server)
 	defer l.answered(j)

@@ -56,6 +56,8 @@ func (c *chaos) over(handle string) {
 }
 
 func (c *chaos) Submit(ctx context.Context, t gearman.Task, w gearman.Watch) (gearman.Job, error) {
+	ctx, cancel := answerWithin(ctx, &t)
+	defer cancel()
 	nowhere := gearman.Job{Server: g1, Generation: 1}
 	switch c.chance(20) {
 	case 0:

@@ -11,7 +11,7 @@ import (
 // Store keeps records beyond the ledger's memory and the gateway's life. It is safe for concurrent use.
 type Store interface {
 	// Apply takes a change and the events that it causes. It does not block. Changes are stored in the order in which they
-	// were given, soon, many at a time; of several changes of one record that wait, the last is enough. What cannot be
+	// were given, soon, many at a time, and the slice of events is not kept; of several changes of one record that wait, the last is enough. What cannot be
 	// stored now, because the disk is full say, is tried again until it is.
 	Apply(c Change, events ...event.Event)
 

@@ -52,10 +52,8 @@ func (l *Ledger) dispatch(ctx context.Context, j *job) {
 	if !l.stillDue(j, epoch) { // it has ended meanwhile
 		return
 	}
-	submit, cancel := context.WithTimeoutCause(ctx, l.o.SubmitTimeout, errNoAnswer)
-	defer cancel()
 	span := l.traceAgain(j)
-	where, err := l.o.Servers.Submit(submit, task, func(u gearman.Update) { l.updateSubmit(j, epoch, task.Unique, u) })
+	where, err := l.o.Servers.Submit(ctx, task, func(u gearman.Update) { l.updateSubmit(j, epoch, task.Unique, u) })
 	span.Server(where.Server)
 	failed(span, err)
 	span.End()
@@ -100,6 +98,7 @@ func (l *Ledger) prepare(j *job) (t gearman.Task, epoch int, ok bool) {
 	}
 	return gearman.Task{
 		Function: j.Function, Unique: j.wire, Workload: j.workload, Priority: j.Priority, Background: j.Mode == Background,
+		Timeout: l.o.SubmitTimeout,
 	}, j.epoch, true
 }
 

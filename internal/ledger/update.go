@@ -304,8 +304,9 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 
 // apply gives a change and the event it causes to the store, with what every event of a job says.
 func (l *Ledger) apply(j *job, t event.Type, d event.Data) {
-	e := l.event(j, t, d) // first: the change tells its seq
-	l.o.Store.Apply(j.change(), e)
+	l.told[0] = l.event(j, t, d) // first: the change tells its seq
+	l.o.Store.Apply(j.change(), l.told[:]...)
+	l.told[0] = event.Event{}
 }
 
 // change is what the store is to know of a job: its log, too, when it has ended.

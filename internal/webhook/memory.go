@@ -43,7 +43,7 @@ type Memory struct {
 
 // A memoryEvent is one of the log. What is asked for after its message was encoded is kept beside it.
 type memoryEvent struct {
-	*message
+	message
 	n           int64
 	promised    bool
 	function    string
@@ -77,10 +77,12 @@ func (m *Memory) Publish(events ...event.Event) {
 		if !m.o.Wanted(HeadOf(e)) {
 			continue
 		}
-		wanted = append(wanted, &memoryEvent{
-			message: newMessage(m.o.Source, e), promised: e.Promised,
-			function: e.Data.Function, owner: e.Data.Owner, time: e.Time, callback: e.Callback, traceparent: e.Traceparent,
-		})
+		kept := &memoryEvent{
+			promised: e.Promised, function: e.Data.Function, owner: e.Data.Owner, time: e.Time, callback: e.Callback,
+			traceparent: e.Traceparent,
+		}
+		kept.take(m.o.Source, e)
+		wanted = append(wanted, kept)
 	}
 	if len(wanted) == 0 {
 		return

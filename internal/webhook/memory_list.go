@@ -30,7 +30,7 @@ func (m *Memory) Due(_ context.Context, sink string, q DueQuery) (Ready, error) 
 		letters := make([]Letter, 0, min(q.Letters, len(l.pending)))
 		for d := range inOrder(l.pending) {
 			letters = append(letters, d.letter())
-			messages = append(messages, d.event.message)
+			messages = append(messages, &d.event.message)
 			if len(letters) >= q.Letters {
 				break
 			}
@@ -84,7 +84,7 @@ func (m *Memory) page(q EventQuery) (selected []*message, page EventPage, err er
 		e := m.at(after)
 		if (q.Types == nil || q.Types.Match(e.kind)) && (q.Subject == "" || q.Subject == e.subject) &&
 			(q.Owner == "" || q.Owner == e.owner) {
-			selected = append(selected, e.message)
+			selected = append(selected, &e.message)
 		}
 	}
 	return selected, EventPage{Next: after, End: after >= m.last()}, nil

@@ -36,7 +36,11 @@ const (
 
 // Encode returns the body of an event's deliveries, which source names as the one it comes from. It is at most 20 kB: payloads and texts
 // that are larger are left out or cut.
-func Encode(source string, e event.Event) []byte { return newMessage(source, e).bytes() }
+func Encode(source string, e event.Event) []byte {
+	var m message
+	m.take(source, e)
+	return m.bytes()
+}
 
 // A message is one event, and its body once a sink needed it. It is shared by the sinks and safe for concurrent use.
 type message struct {
@@ -55,10 +59,10 @@ type message struct {
 // eventSize is what an event costs in memory besides its payload, roughly.
 const eventSize = 1 << 10
 
-// newMessage takes what may be sent of e and lets go of the rest, so that a waiting message pins no large result. It is
-// cheap: the body is made later, off the publisher's path.
-func newMessage(source string, e event.Event) *message {
-	m := &message{id: e.ID, kind: e.Type, subject: e.Subject, source: source}
+// take makes m that of e: of what may be sent, and of no more, so that a waiting message pins no large result. It is cheap: the body is
+// made later, off the publisher's path.
+func (m *message) take(source string, e event.Event) {
+	m.id, m.kind, m.subject, m.source = e.ID, e.Type, e.Subject, source
 	d := &e.Data
 	if len(d.Result) >= maxBody || len(d.Chunk) >= maxBody {
 		d.Result, d.Chunk, m.omitted = nil, nil, true
@@ -74,7 +78,6 @@ func newMessage(source string, e event.Event) *message {
 		m.size += int64(len(d.Error.Message))
 	}
 	m.event = e
-	return m
 }
 
 // bytes returns the body, and makes it when it is asked for the first time.

@@ -34,7 +34,7 @@ func decode(t *testing.T, body []byte) (e cloudevent.Event, data map[string]any)
 	return e, data
 }
 
-func body(e event.Event) []byte { return newMessage("/gateway", e).bytes() }
+func body(e event.Event) []byte { return Encode("/gateway", e) }
 
 func TestBodyIsTheDocumentedOne(t *testing.T) {
 	e := event.New(event.JobCompleted, "0193", 4, noon, event.Data{ID: "0193", Function: "resize", Result: []byte("{\"w\": 10,\n \"h\":\"<5>\"}")})
@@ -116,7 +116,8 @@ func TestPayloadThatJustFits(t *testing.T) {
 }
 
 func TestWaitingMessageHoldsNoLargePayload(t *testing.T) {
-	m := newMessage("/gateway", event.New(event.JobFailed, "0193", 1, noon, event.Data{
+	var m message
+	m.take("/gateway", event.New(event.JobFailed, "0193", 1, noon, event.Data{
 		Result: make([]byte, 1<<20), Error: &event.Error{Kind: "failed", Message: strings.Repeat("é", 1<<20)},
 	}))
 	if m.event.Data.Result != nil || len(m.event.Data.Error.Message) > maxText+len("…") {

@@ -56,8 +56,11 @@ func NewReader(r *bufio.Reader, d Direction, maxBody int) *Reader {
 // Next blocks until a whole packet has come and returns it. The packet's bytes are the caller's to keep. At the end of the
 // stream it returns io.EOF between packets and io.ErrUnexpectedEOF inside one.
 func (r *Reader) Next() (Packet, error) {
-	var h [headerSize]byte
-	if _, err := io.ReadFull(r.r, h[:]); err != nil {
+	h, err := r.r.Peek(headerSize)
+	if err != nil {
+		if err == io.EOF && len(h) > 0 {
+			err = io.ErrUnexpectedEOF
+		}
 		return Packet{}, err
 	}
 	t := Type(binary.BigEndian.Uint32(h[4:]))
@@ -68,6 +71,7 @@ func (r *Reader) Next() (Packet, error) {
 	if uint64(size) > uint64(r.limit) {
 		return Packet{}, &SizeError{Type: t, Size: int(size), Limit: r.limit}
 	}
+	_, _ = r.r.Discard(headerSize) // it is in the buffer
 	body, err := r.body(int(size))
 	if err != nil {
 		return Packet{}, err

@@ -430,3 +430,13 @@ func TestThePoolGoesOnForThoseWhoWait(t *testing.T) {
 	}
 	<-stopped
 }
+
+// A trace is written while it goes on, and nobody ends it early.
+func TestATraceOfTheProcessTakesAsLongAsItWasAskedFor(t *testing.T) {
+	ops := freeAddress(t)
+	startGateway(t, func(c *gateway.Config) { c.OpsListen = ops })
+	began := time.Now()
+	if got := get(t, "http://"+string(ops)+"/debug/pprof/trace?seconds=1.5"); got.status != http.StatusOK || time.Since(began) < 1500*time.Millisecond {
+		t.Errorf("%d after %v", got.status, time.Since(began))
+	}
+}

@@ -186,6 +186,9 @@ func (a *API) redeliver(w *response, r *http.Request) error {
 			return err
 		}
 	}
+	if err := a.o.Limits.Repeat(w.who.Name); err != nil {
+		return err
+	}
 	if err := a.o.Webhooks.Redeliver(r.Context(), sink, eventID); err != nil {
 		return err
 	}

@@ -15,12 +15,22 @@ func (a *API) guard(next http.Handler) http.Handler {
 		if err := a.origin.Check(r); err != nil {
 			return forbidden.because("Pages of other origins may not call this.").causedBy(err)
 		}
+		if embeds(r) {
+			return forbidden.because("Pages of other origins may not call this.")
+		}
 		if fromBrowser(r) && !a.knownHost(r.Host) {
 			return forbidden.because("Browsers may call by IP address, by localhost, or by a name listed in the setting hosts.")
 		}
 		next.ServeHTTP(w, r)
 		return nil
 	})
+}
+
+// embeds reports whether a page of another origin fetches this, or shows it as a part of itself: it could not read it, but have the gateway
+// wait, stream or profile, and with the browser's certificate. Links are followed.
+func embeds(r *http.Request) bool {
+	site, destination := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Sec-Fetch-Dest")
+	return (site == "cross-site" || site == "same-site") && destination != "" && destination != "document"
 }
 
 // fromBrowser goes by the User-Agent too: over plain HTTP a browser sends no Sec-Fetch-Site to a name that it does not trust, and

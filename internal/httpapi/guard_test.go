@@ -72,6 +72,11 @@ func TestBrowsers(t *testing.T) {
 		{"a program by a name", "GET", "gateway:8080", []string{"User-Agent", "curl/8.5.0"}, 200},
 		{"listed name", "POST", "Gateway.Example.:8080", []string{"Sec-Fetch-Site", "same-origin"}, 202},
 		{"cross-site link", "GET", "localhost", []string{"Sec-Fetch-Site", "cross-site"}, 200},
+		{"cross-site link, as it is sent", "GET", "localhost", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Dest", "document"}, 200},
+		{"cross-site image", "GET", "localhost", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Dest", "image"}, 403},
+		{"cross-site fetch", "GET", "localhost", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Dest", "empty"}, 403},
+		{"fetch from another port", "GET", "localhost", []string{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Dest", "empty"}, 403},
+		{"fetch of its own", "GET", "localhost", []string{"Sec-Fetch-Site", "same-origin", "Sec-Fetch-Dest", "empty"}, 200},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := Options{}

@@ -63,6 +63,20 @@ func (a *API) fits(who *auth.Identity, function string, size int64) error {
 	return nil
 }
 
+// maxEnvelope returns how large the body of a submission may be: room for what base64 adds to the largest workload, and for the other
+// members. Who may have small workloads alone does not get memory for large ones, however they are escaped.
+func (a *API) maxEnvelope(who *auth.Identity) int64 {
+	const members = 64 << 10
+	most := a.o.MaxWorkload/3*4 + members
+	if own := a.o.Limits.Identity(who.Name).MaxWorkload; own > 0 && own < most/escaped {
+		most = own*escaped + members
+	}
+	return most
+}
+
+// escaped is the length in bytes of \u0041, as which each byte of a workload may be written.
+const escaped = 6
+
 // longestWait returns how long the caller may wait, for a job of a function if one is named.
 func (a *API) longestWait(w *response, function string) time.Duration {
 	most := a.o.MaxWait

@@ -10,6 +10,7 @@ import (
 
 	"gearman-gateway/internal/ledger"
 	"gearman-gateway/internal/limit"
+	"gearman-gateway/internal/webhook"
 )
 
 func answerTo(a *API, method, path, body string) *httptest.ResponseRecorder {
@@ -124,5 +125,39 @@ func TestOverloadIsRefusedButForHealth(t *testing.T) {
 		if w := answerTo(a, http.MethodPost, "/jobs", job); w.Code != http.StatusAccepted {
 			t.Errorf("%d %s", w.Code, w.Body)
 		}
+	}
+}
+
+// Each redelivery is a POST to somebody, of which there is not to be any number.
+func TestRedeliveringCountsAsASubmission(t *testing.T) {
+	const again = "/deliveries/evt_1:callbacks/redeliver"
+	for _, next := range []string{again, "/jobs"} {
+		f := &fake{}
+		f.hooks.delivery = func() (webhook.Delivery, error) { return aDelivery(1, webhook.CallbacksName), nil }
+		a := limited(f, limit.Rules{Default: limit.Rule{Rate: 0.1}})
+		if w := answerTo(a, http.MethodPost, again, ""); w.Code != http.StatusAccepted {
+			t.Errorf("the first: %d %s", w.Code, w.Body)
+		}
+		if w := answerTo(a, http.MethodPost, next, ""); w.Code != http.StatusTooManyRequests {
+			t.Errorf("%s: %d %s", next, w.Code, w.Body)
+		}
+	}
+}
+
+// Who may have small workloads does not fill the memory that is there for all bodies with large ones.
+func TestABodyIsBoundedByWhatItsSenderMayHave(t *testing.T) {
+	f := &fake{}
+	a := limited(f, limit.Rules{Default: limit.Rule{MaxWorkload: 1000}})
+	escaped := `{"function":"f","workload":"` + strings.Repeat(`\u0041`, 1000) + `"}`
+	if w := answerTo(a, http.MethodPost, "/jobs", escaped); w.Code != http.StatusAccepted {
+		t.Errorf("a workload of the limit: %d %s", w.Code, w.Body)
+	}
+	large := strings.NewReader(`{"function":"f","workload":"` + strings.Repeat("A", 1<<20) + `"}`)
+	size := large.Len()
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodPost, "/jobs", large)
+	r.ContentLength = -1
+	if a.ServeHTTP(w, r); w.Code != http.StatusRequestEntityTooLarge || size-large.Len() > 128<<10 {
+		t.Errorf("%d, and %d bytes were read: %s", w.Code, size-large.Len(), w.Body)
 	}
 }

@@ -14,6 +14,10 @@ import (
 // when it stops reading, not because the whole takes long.
 const maxWrite = 256 << 10
 
+// strangersBody is how long somebody without credentials may take for the rest of a body that nobody reads: to hold a connection is not
+// to be cheap.
+const strangersBody = time.Second
+
 // response is a ResponseWriter that gives every write its own deadline and remembers what the access log wants.
 type response struct {
 	http.ResponseWriter
@@ -50,6 +54,9 @@ func (w *response) WriteHeader(status int) {
 	// taken the other one for true. What follows such a request on its connection is not to be trusted.
 	if w.request.TransferEncoding != nil || w.api.drain.Err() != nil {
 		w.set("Connection", "close")
+	}
+	if w.who == nil && w.request.ContentLength != 0 { // net/http reads what is left of a body before it sends the answer
+		_ = http.NewResponseController(w.ResponseWriter).SetReadDeadline(time.Now().Add(strangersBody)) // not supported by a recorder in tests
 	}
 	w.status = status
 	w.extend()

@@ -62,6 +62,8 @@ func newHTTP(api *API, base context.Context, h http.Handler, c *conns) *http.Ser
 		ReadTimeout:       api.o.ReadTimeout,       // net/http lifts it when the body has been read, so it ends no wait
 		IdleTimeout:       api.o.IdleTimeout,
 		MaxHeaderBytes:    api.o.MaxHeaderBytes,
+
+		DisableGeneralOptionsHandler: true, // OPTIONS * is answered, logged and bounded as everything else
 		// No WriteTimeout: it would begin with the request and cut off whoever waits for a job; response has its own.
 
 		Protocols: new(http.Protocols),

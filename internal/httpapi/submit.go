@@ -20,8 +20,7 @@ func (a *API) submit(w *response, r *http.Request) error {
 	if s.key, err = idempotencyKey(r.Header); err != nil {
 		return err
 	}
-	// Room for what base64 adds to the largest workload, and for the envelope.
-	body, taken, err := a.readBody(w, r, a.o.MaxWorkload/3*4+64<<10)
+	body, taken, err := a.readBody(w, r, a.maxEnvelope(w.who))
 	if err != nil {
 		return err
 	}

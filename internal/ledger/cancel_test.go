@@ -181,7 +181,7 @@ func TestACancelWhileAJobIsBeingStored(t *testing.T) {
 			o := b.call(func() (Record, error) {
 				return b.Submit(t.Context(), Task{Function: "f", Mode: Tracked, RunAt: time.Now().Add(time.Hour)})
 			})
-			id := b.inMemory(Query{Limit: 1})[0].ID
+			id := b.inMemory(t.Context(), Query{Limit: 1})[0].ID
 			if r, err := b.Cancel(t.Context(), everyone, id); err != nil || r.State != Cancelled {
 				t.Fatalf("cancel: %+v, %v", r, err)
 			}

@@ -275,3 +275,40 @@ func TestAJobOfARestartedServerIsNotMergedWithOneWhoseHandleWasNeverRead(t *test
 		}
 	})
 }
+
+// Where uniques are shared one run is for jobs of several owners, and yet each has a record of its own that nobody else sees.
+func TestJobsOfTwoOwnersAreNeverOneRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, servers := inMemory(t, Options{SharedUniques: true})
+		submit := func(owner string) (r Record) {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				var err error
+				if r, err = l.Submit(t.Context(), Task{Owner: owner, Function: "f", Unique: "u", Mode: Background}); err != nil {
+					t.Error(err)
+				}
+			}()
+			s := <-servers.submits
+			if s.Unique != "u" {
+				t.Errorf("on the wire it is %q", s.Unique)
+			}
+			s.created(at("H:1")) // for both
+			<-done
+			return r
+		}
+		alices, bobs := submit("alice"), submit("bob")
+		if alices.ID == bobs.ID || alices.ID == "" || bobs.ID == "" {
+			t.Errorf("alice has %q, bob %q", alices.ID, bobs.ID)
+		}
+		for ref, sees := range map[string]string{alices.ID: "alice", bobs.ID: "bob"} {
+			for _, owner := range []string{"alice", "bob", ""} {
+				j := l.find(Caller{Owner: owner}, ref)
+				if (j != nil) != (owner == sees) {
+					t.Errorf("%q finds %v of %s", owner, j, sees)
+				}
+				l.release(j)
+			}
+		}
+	})
+}

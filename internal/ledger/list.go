@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"container/list"
 	"context"
 	"errors"
 )
@@ -11,7 +12,7 @@ func (l *Ledger) List(ctx context.Context, q Query) (records []Record, next stri
 	q.Limit++ // one more tells whether there is a next page
 	records, err = l.o.Store.List(ctx, q)
 	if errors.Is(err, errors.ErrUnsupported) { // nothing is kept beyond memory
-		records, err = l.inMemory(q), nil
+		records, err = l.inMemory(ctx, q), ctx.Err()
 	}
 	if err == nil && len(records) == q.Limit {
 		records = records[:q.Limit-1]
@@ -20,19 +21,41 @@ func (l *Ledger) List(ctx context.Context, q Query) (records []Record, next stri
 	return records, next, err
 }
 
-// inMemory is Store.List over the ledger's own records.
-func (l *Ledger) inMemory(q Query) []Record {
+// listPiece is how many records are looked at under one hold of the lock, for which everybody else waits.
+const listPiece = 1000
+
+// inMemory is Store.List over the ledger's own records. It looks at all of them if need be, and lets others have the lock in between.
+func (l *Ledger) inMemory(ctx context.Context, q Query) (records []Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var records []Record
-	for e := l.entered.Back(); e != nil && len(records) < q.Limit; e = e.Prev() {
-		r := e.Value.(*job).Record
-		if q.Before != "" && r.ID >= q.Before || q.Function != "" && r.Function != q.Function ||
-			q.State != "" && r.State != q.State || q.Mode != "" && r.Mode != q.Mode || q.Owner != "" && r.Owner != q.Owner {
-			continue
-		}
-		r.Result, r.Warnings, r.Log = nil, nil, nil
-		records = append(records, r)
+	mark := l.entered.PushBack((*job)(nil))
+	defer l.entered.Remove(mark)
+	for l.listMore(mark, q, &records) && ctx.Err() == nil {
+		l.mu.Unlock()
+		l.mu.Lock()
 	}
 	return records
+}
+
+// listMore moves the mark over older records, and keeps those that are selected. It reports whether there is more to look at. Others may
+// have marks in the list, too.
+func (x *index) listMore(mark *list.Element, q Query, records *[]Record) bool {
+	for range listPiece {
+		e := mark.Prev()
+		if e == nil || len(*records) >= q.Limit {
+			return false
+		}
+		x.entered.MoveBefore(mark, e)
+		if j := e.Value.(*job); j != nil && q.selects(&j.Record) {
+			r := j.Record
+			r.Result, r.Warnings, r.Log = nil, nil, nil
+			*records = append(*records, r)
+		}
+	}
+	return true
+}
+
+func (q *Query) selects(r *Record) bool {
+	return (q.Before == "" || r.ID < q.Before) && (q.Function == "" || r.Function == q.Function) && (q.State == "" || r.State == q.State) &&
+		(q.Mode == "" || r.Mode == q.Mode) && (q.Owner == "" || r.Owner == q.Owner)
 }

@@ -140,12 +140,29 @@ func (l *Limiter) Submit(identity, function string) (leave func(), err error) {
 	return leave, err
 }
 
+// Repeat takes one from the rate of an identity, for something that is sent once more for it and is no job.
+func (l *Limiter) Repeat(identity string) error {
+	r := l.Identity(identity)
+	if r.Rate == 0 {
+		return nil
+	}
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	who := l.identities.get(identity, r)
+	err := who.rated(r, "identity", now)
+	if err == nil {
+		who.take(now)
+	}
+	return err
+}
+
 // take takes one from both rates, or from none.
 func (l *Limiter) take(identity string, i Rule, function string, f Rule) error {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	who, what := l.identities.get(identity, i), l.functions.get(function, f)
+	who, what := l.identities.rate(identity, i), l.functions.rate(function, f)
 	if err := who.rated(i, "identity", now); err != nil {
 		return err
 	}

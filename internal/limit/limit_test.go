@@ -184,3 +184,19 @@ func TestNoLimiterLimitsNothing(t *testing.T) {
 		t.Error(e)
 	}
 }
+
+// Callers make up names of functions; those without a limit do not push out what another has used of its own.
+func TestNamesWithoutALimitMakeNobodyForgotten(t *testing.T) {
+	l := New(Rules{Default: Rule{Rate: 1e9}, Functions: map[string]Rule{"pay": {Rate: 1e-6}}})
+	if e := submit(t, l, "a", "pay"); e != nil {
+		t.Fatal(e)
+	}
+	for i := range maxIdle + 1 {
+		if e := submit(t, l, "b", fmt.Sprint(i)); e != nil {
+			t.Fatal(e)
+		}
+	}
+	if e := submit(t, l, "b", "pay"); e == nil || e.Of != "function" {
+		t.Errorf("got %+v", e)
+	}
+}

@@ -48,6 +48,14 @@ func (m *meters) get(name string, r Rule) *meter {
 	return x
 }
 
+// rate returns a name's meter for its rate. Without one none is kept: whoever makes up names would have those forgotten that have one.
+func (m *meters) rate(name string, r Rule) *meter {
+	if r.Rate == 0 {
+		return &meter{}
+	}
+	return m.get(name, r)
+}
+
 // set gives a meter the rate of r, which may have changed. What was used stays used.
 func (x *meter) set(r Rule) {
 	switch {

@@ -33,7 +33,7 @@ func (m *meter) errs() int {
 
 func TestTheMeterHearsOfEachTransaction(t *testing.T) {
 	var m meter
-	d := open(t, Options{Meter: &m})
+	d := open(t, Options{Dir: t.TempDir(), Meter: &m})
 	const n = 20
 	for range n {
 		commit(t, d, ledger.Change{Record: job(newID())})

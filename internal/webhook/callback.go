@@ -91,11 +91,25 @@ func splitPattern(pattern string) (host, port string) {
 // newCallbackSink makes the sink that delivers to all callbacks. Each of their hosts has a gate of its own.
 func newCallbackSink(o *Options, c *callbacks) *sink {
 	k := makeSink(o, CallbacksName, &poster{
-		client:  &http.Client{Transport: newTransport(c.perHost(), c.control), CheckRedirect: noRedirect},
+		client:  &http.Client{Transport: guarded{c, newTransport(c.perHost(), c.control)}, CheckRedirect: noRedirect},
 		timeout: c.o.Timeout, secrets: c.o.Secrets, contentType: contentType,
 	}, c.o.Concurrency)
 	k.callbacks = c
 	return k
+}
+
+// guarded is a transport to where callbacks may go. A callback is kept with its job, and may be older than the configuration.
+type guarded struct {
+	*callbacks
+	*http.Transport
+}
+
+func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !g.allows(r.URL) {
+		_ = r.Body.Close()
+		return nil, errors.New("callbacks may not go there: the configuration does not allow the host or port any more")
+	}
+	return g.Transport.RoundTrip(r)
 }
 
 func (c *callbacks) perHost() int { return max(1, c.o.Concurrency/2) }

@@ -141,3 +141,18 @@ func TestCallbacksToAllowedAddresses(t *testing.T) {
 		t.Errorf("%v, %+v", err, d)
 	}
 }
+
+// A job keeps its callback, and may be run again or be delivered when the configuration has changed.
+func TestACallbackMayGoWhereTheConfigurationOfTheDayAllows(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was reached") }))
+	defer server.Close()
+	s := start(t, nil, Options{Schedule: []time.Duration{0}, Callbacks: &CallbackOptions{
+		Hosts: []string{"hooks.example.com", "127.0.0.1:1"}, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	}})
+	s.publish(calling(server.URL, "a"))
+	await(t, "dead letter", func() bool { return s.count(CallbacksName, Dead) == 1 })
+	d, err := s.Delivery(t.Context(), CallbacksName, "a1")
+	if err != nil || !strings.Contains(d.Log[0].Error, "does not allow the host or port") {
+		t.Errorf("%v, %+v", err, d)
+	}
+}

@@ -12,6 +12,7 @@ import (
 const (
 	maxPageLook   = 5_000 // events that Events looks at for one page
 	maxReplayLook = 1_000
+	maxListLook   = 1_000
 )
 
 // Due implements Outbox. Bodies are made here, outside the lock.
@@ -119,40 +120,63 @@ func (m *Memory) Backlog(_ context.Context, sink string) (Backlog, error) {
 	return b, nil
 }
 
-// Deliveries implements Outbox.
-func (m *Memory) Deliveries(_ context.Context, q DeliveryQuery) ([]Delivery, error) {
+// Deliveries implements Outbox. It takes many short holds of the lock: there may be few deliveries that are selected among many.
+func (m *Memory) Deliveries(ctx context.Context, q DeliveryQuery) ([]Delivery, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	sinks := slices.SortedFunc(maps.Values(m.sinks), func(a, b *memorySink) int { return cmp.Compare(a.name, b.name) })
+	l := &listing{m: m, q: q, states: DeliveryStates, sinks: slices.SortedFunc(maps.Values(m.sinks), func(a, b *memorySink) int {
+		return cmp.Compare(a.name, b.name)
+	})}
 	if q.Sink != "" {
-		sinks = slices.DeleteFunc(sinks, func(k *memorySink) bool { return k.name != q.Sink })
+		l.sinks = slices.DeleteFunc(l.sinks, func(k *memorySink) bool { return k.name != q.Sink })
 	}
-	states := DeliveryStates
 	if q.State != "" {
-		states = []DeliveryState{q.State}
+		l.states = []DeliveryState{q.State}
 	}
-	var found []Delivery
-	take := func(n int64, after string) {
-		for _, k := range sinks {
-			d := m.delivery(k, n)
-			if d != nil && k.name > after && slices.Contains(states, d.state) && len(found) < q.Limit &&
-				(q.Owner == "" || q.Owner == d.event.owner) {
-				found = append(found, d.shown())
-			}
-		}
-	}
-	n := m.last() + 1
+	l.n = m.last() + 1
 	if q.Before > 0 {
-		n = min(n, q.Before)
+		l.n = min(l.n, q.Before)
 		if q.BeforeSink != "" {
-			take(q.Before, q.BeforeSink)
+			l.take(q.Before, q.BeforeSink)
 		}
 	}
-	for n > 0 && len(found) < q.Limit {
-		n = newestBelow(n, sinks, states)
-		take(n, "")
+	for l.more() && ctx.Err() == nil {
+		m.mu.Unlock()
+		m.mu.Lock()
 	}
-	return found, nil
+	return l.found, ctx.Err()
+}
+
+// A listing looks for the deliveries that a query selects. Whoever calls it holds the Memory's lock.
+type listing struct {
+	m      *Memory
+	q      DeliveryQuery
+	sinks  []*memorySink
+	states []DeliveryState
+	n      int64 // of the event that was looked at last
+	found  []Delivery
+}
+
+// more looks at some older events, and reports whether there are more to look at.
+func (l *listing) more() bool {
+	for range maxListLook {
+		if l.n = newestBelow(l.n, l.sinks, l.states); l.n == 0 || len(l.found) >= l.q.Limit {
+			return false
+		}
+		l.take(l.n, "")
+	}
+	return true
+}
+
+// take takes what is selected of the deliveries of an event to the sinks after one.
+func (l *listing) take(n int64, after string) {
+	for _, k := range l.sinks {
+		d := l.m.delivery(k, n)
+		if d != nil && k.name > after && slices.Contains(l.states, d.state) && len(l.found) < l.q.Limit &&
+			(l.q.Owner == "" || l.q.Owner == d.event.owner) {
+			l.found = append(l.found, d.shown())
+		}
+	}
 }
 
 // newestBelow returns the newest event older than n of which any of the sinks has a delivery in one of the states; 0: there is none.

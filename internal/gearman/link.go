@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,6 +100,7 @@ func (l *link) write() {
 		case <-l.done:
 			return
 		}
+		runtime.Gosched() // whoever is about to send gets on the same system call, which costs more than all else that is done for a packet
 		l.mu.Lock()
 		buf := l.buf
 		l.buf = spare[:0]

@@ -3,6 +3,7 @@ package jobserver
 import (
 	"encoding/binary"
 	"net"
+	"runtime"
 	"sync"
 
 	"gearman-gateway/internal/gearman/wire"
@@ -121,6 +122,7 @@ func (o *outbox) take() (net.Buffers, bool) {
 			return chunks, len(chunks) > 0
 		}
 		<-o.ready
+		runtime.Gosched() // what others are about to put goes into the same system call
 	}
 }
 

@@ -145,9 +145,11 @@ func (l *Ledger) newJob(t Task) *job {
 func (l *Ledger) room(j *job) (other *job, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if other := l.byUnique[j.shared()]; other != nil && j.Unique != "" {
-		other.waiters++
-		return other, nil
+	if j.Unique != "" {
+		if other := l.byUnique[j.shared()]; other != nil {
+			other.waiters++
+			return other, nil
+		}
 	}
 	switch {
 	case j.durable && (l.tracked >= l.o.MaxTracked || l.workloads+j.size > l.o.MaxWorkloads):

@@ -377,7 +377,7 @@ func (x *index) consistent() error {
 		if j.State.Ended() != isClosed(j.done) {
 			wrong("job %s is %s, and its waiters were woken: %v", id, j.State, isClosed(j.done))
 		}
-		if live := slices.Contains(x.byWire[key{j.Function, j.wire}], j); live == j.State.Ended() {
+		if live := slices.Contains(x.wired(j.Function, j.wire), j); live == j.State.Ended() {
 			wrong("job %s is %s, and found by its unique: %v", id, j.State, live)
 		}
 		if j.kept != nil {

@@ -8,15 +8,26 @@ type Held struct {
 }
 
 // holdings are what is held of each owner or function. A name that nothing is held of is not in it.
-type holdings map[string]Held
+type holdings map[string]*Held
 
 func (h holdings) add(name string, jobs int, bytes int64) {
-	sum := Held{h[name].Jobs + jobs, h[name].Bytes + bytes}
+	sum := h[name]
+	if sum == nil {
+		sum = new(Held)
+		h[name] = sum
+	}
+	sum.Jobs += jobs
+	sum.Bytes += bytes
 	if sum.Jobs == 0 {
 		delete(h, name)
-		return
 	}
-	h[name] = sum
+}
+
+func (h holdings) of(name string) Held {
+	if sum := h[name]; sum != nil {
+		return *sum
+	}
+	return Held{}
 }
 
 // held reports whether the gateway itself holds the job.
@@ -35,5 +46,5 @@ func (l *Ledger) roomFor(j *job) error {
 	if l.o.Room == nil || !j.held() {
 		return nil
 	}
-	return l.o.Room(j.Owner, j.Function, j.size, l.owned[j.Owner], l.called[j.Function])
+	return l.o.Room(j.Owner, j.Function, j.size, l.owned.of(j.Owner), l.called.of(j.Function))
 }

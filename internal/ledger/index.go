@@ -78,7 +78,7 @@ type index struct {
 	mu         lock
 	byID       map[string]*job
 	byHandle   map[string]*job // the newest that has the handle
-	byWire     map[key][]*job  // live jobs by function and the unique on the wire
+	byWire     map[key][]*job  // live jobs by function and the unique on the wire, where that is not the job's id; see wired
 	byUnique   map[shared]*job // live sync and tracked jobs by function and the caller's unique
 	runs       map[*gearman.Assignment]*job
 	entered    *list.List // all jobs, oldest first
@@ -119,8 +119,7 @@ func (x *index) insert(j *job) {
 	x.byID[j.ID] = j
 	x.hold(j, 1)
 	j.entered = x.entered.PushBack(j)
-	wire := key{j.Function, j.wire}
-	x.byWire[wire] = append(x.byWire[wire], j)
+	x.wireUp(j)
 	switch {
 	case j.durable || j.Mode == Tracked:
 		x.tracked++
@@ -167,12 +166,31 @@ func (x *index) settle(j *job) {
 		x.syncs.Remove(j.at)
 		j.at = nil
 	}
-	if x.byUnique[j.shared()] == j {
+	if j.Mode != Background && j.Unique != "" && x.byUnique[j.shared()] == j {
 		delete(x.byUnique, j.shared())
 	}
 }
 
+// wired returns the live jobs that have a unique on the wire: the one whose id it is, which most jobs have, and others.
+func (x *index) wired(function, wire string) []*job {
+	live := x.byWire[key{function, wire}]
+	if j := x.byID[wire]; j != nil && j.wire == j.ID && j.Function == function && j.live() {
+		live = append(live[:len(live):len(live)], j)
+	}
+	return live
+}
+
+func (x *index) wireUp(j *job) {
+	if j.wire != j.ID {
+		wire := key{j.Function, j.wire}
+		x.byWire[wire] = append(x.byWire[wire], j)
+	}
+}
+
 func (x *index) unwire(j *job) {
+	if j.wire == j.ID {
+		return
+	}
 	wire := key{j.Function, j.wire}
 	if live := without(x.byWire[wire], j); len(live) > 0 {
 		x.byWire[wire] = live
@@ -185,8 +203,7 @@ func (x *index) unwire(j *job) {
 func (x *index) rewire(j *job) {
 	x.unwire(j)
 	j.wire = attemptWire(j)
-	wire := key{j.Function, j.wire}
-	x.byWire[wire] = append(x.byWire[wire], j)
+	x.wireUp(j)
 }
 
 func attemptWire(j *job) string { return j.ID + "-" + strconv.Itoa(j.Attempt) }

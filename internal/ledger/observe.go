@@ -139,7 +139,7 @@ func (l *Ledger) assigned(a *gearman.Assignment) *job {
 	}
 	var best *job
 	rank := 0
-	for _, j := range l.byWire[key{a.Function, a.Unique}] {
+	for _, j := range l.wired(a.Function, a.Unique) {
 		r := 1
 		switch {
 		case j.State == Scheduled: // it is not submitted yet

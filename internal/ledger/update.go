@@ -60,10 +60,10 @@ func (l *Ledger) created(j *job, where gearman.Job) {
 // supersede ends the records of background jobs that must be over, since the job server did not coalesce the new one with them:
 // else those of a unique that is used again and again would be live for ever.
 func (l *Ledger) supersede(j *job) {
-	if j.Mode != Background {
+	if j.Mode != Background || j.wire == j.ID { // nobody else has that
 		return
 	}
-	for _, old := range l.byWire[key{j.Function, j.wire}] {
+	for _, old := range l.wired(j.Function, j.wire) {
 		if old.Handle != "" && old.Handle != j.Handle && old.Server == j.Server && old.generation == j.generation && old.ours == 0 {
 			l.end(old, Unknown, "", nil)
 		}

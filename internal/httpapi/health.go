@@ -54,12 +54,21 @@ func (a *API) ready(ctx context.Context) error {
 	if a.drain.Err() != nil {
 		return shuttingDown.because("The gateway takes no new work.")
 	}
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-	defer cancel()
-	if err := a.o.Servers.Ping(ctx); err != nil {
-		return gearmanUnavailable.because("No job server answers.").causedBy(err)
+	// Everybody may ask, and the job servers are asked once for all who do at a time.
+	answer := a.pings.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
+		defer cancel()
+		return nil, a.o.Servers.Ping(ctx)
+	})
+	select {
+	case ping := <-answer:
+		if ping.Err != nil {
+			return gearmanUnavailable.because("No job server answers.").causedBy(ping.Err)
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	return nil
 }
 
 // openapi is GET /openapi.yaml.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/singleflight"
 
 	"gearman-gateway/internal/auth"
 	"gearman-gateway/internal/event"
@@ -112,6 +113,7 @@ type API struct {
 	fields *fieldChecker
 
 	requests atomic.Int64
+	pings    singleflight.Group
 	inflight budget // bytes of request bodies
 	waiting  budget // requests that wait for the end of a job, or for an event
 	streams  budget // event streams

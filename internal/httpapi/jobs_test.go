@@ -8,7 +8,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gearman-gateway/internal/event"
@@ -342,4 +345,32 @@ func TestHealth(t *testing.T) {
 	if got := c.do(http.MethodGet, "/openapi.yaml", "").Body.String(); !strings.HasPrefix(got, "openapi: 3.1") {
 		t.Errorf("openapi: got %.40s", got)
 	}
+}
+
+// Everybody may ask for readiness, so that the job servers are asked once for all who do at a time.
+func TestReadinessIsAskedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, Options{})
+		var pings atomic.Int32
+		answer := make(chan struct{})
+		c.ping = func(context.Context) error {
+			pings.Add(1)
+			<-answer
+			return nil
+		}
+		var asking sync.WaitGroup
+		for range 10 {
+			asking.Go(func() {
+				if res := c.do(http.MethodGet, "/readyz", ""); res.Code != http.StatusOK {
+					t.Errorf("%d %s", res.Code, res.Body)
+				}
+			})
+		}
+		synctest.Wait()
+		close(answer)
+		asking.Wait()
+		if n := pings.Load(); n != 1 {
+			t.Errorf("%d pings for 10 who asked at a time", n)
+		}
+	})
 }

@@ -350,10 +350,11 @@ func TestHealth(t *testing.T) {
 // Everybody may ask for readiness, so that the job servers are asked once for all who do at a time.
 func TestReadinessIsAskedForOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newClient(t, Options{})
+		f := &fake{}
+		a := New(Options{Jobs: f, Servers: f, Webhooks: &f.hooks})
 		var pings atomic.Int32
 		answer := make(chan struct{})
-		c.ping = func(context.Context) error {
+		f.ping = func(context.Context) error {
 			pings.Add(1)
 			<-answer
 			return nil
@@ -361,7 +362,7 @@ func TestReadinessIsAskedForOnce(t *testing.T) {
 		var asking sync.WaitGroup
 		for range 10 {
 			asking.Go(func() {
-				if res := c.do(http.MethodGet, "/readyz", ""); res.Code != http.StatusOK {
+				if res := answerTo(a, http.MethodGet, "/readyz", ""); res.Code != http.StatusOK {
 					t.Errorf("%d %s", res.Code, res.Body)
 				}
 			})

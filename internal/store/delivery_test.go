@@ -111,6 +111,7 @@ func TestStepsUseAnIndex(t *testing.T) {
 		"UPDATE deliveries SET due = NULL WHERE n = ? AND sink = ? AND state = 'pending'":                                                               "deliveries_by_event (n=? AND sink=?)",
 		"SELECT n, type FROM events WHERE subject = ? AND n > ? ORDER BY n":                                                                             "events_by_subject (subject=? AND rowid>?)",
 		"SELECT n, type FROM events WHERE n > ?" + ofOwner + " ORDER BY n":                                                                              "events_by_owner (owner=? AND n>?)",
+
 		"SELECT n FROM events WHERE id = ?": "events_by_id",
 
 		// as the cascade does

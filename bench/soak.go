@@ -37,8 +37,11 @@ sinks: [{url: "http://%s/"}]
 log_level: warn
 `
 
-// Run warms up for a tenth of the time, a minute at most, and takes the baseline when what came of that is gone; then it loads, and waits
-// until everything is back.
+// full is how many requests it takes until the gateway holds as many records of jobs as it ever will: 100,000, as docs/limits.md has it.
+const full = 150_000
+
+// Run warms up until the gateway is full, or for a tenth of the time, and takes the baseline when what came of that is gone; then it
+// loads, and waits until everything is back.
 func (c *soakCmd) Run(ctx context.Context) error {
 	b, err := newBench(c.programs)
 	if err != nil {
@@ -50,9 +53,11 @@ func (c *soakCmd) Run(ctx context.Context) error {
 		return err
 	}
 	defer s.stop()
-	warmup := min(c.For/10, time.Minute)
-	fmt.Fprintf(os.Stderr, "bench: soak: warming up for %v, then loading for %v\n", warmup, c.For)
-	s.load(ctx, warmup, c.Rate)
+	warmup := c.For / 10
+	fmt.Fprintf(os.Stderr, "bench: soak: warming up for %v at most, then loading for %v\n", warmup, c.For)
+	for began := time.Now(); time.Since(began) < warmup && s.requests.Load() < full && ctx.Err() == nil; {
+		s.load(ctx, min(warmup, 5*time.Second), 10*c.Rate)
+	}
 	baseline := s.settle(ctx, nil, c.Settle)
 	before := s.requests.Load()
 	s.load(ctx, c.For, c.Rate)

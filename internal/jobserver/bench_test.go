@@ -2,8 +2,10 @@ package jobserver_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"gearman-gateway/internal/gearman/wire"
 	"gearman-gateway/internal/jobserver"
@@ -33,31 +35,34 @@ func backgroundJob(i int) []byte {
 	return wire.Append(nil, wire.Request, wire.SubmitJobBG, []byte("f"), fmt.Append(nil, "unique-", i), []byte(strings.Repeat("x", 100)))
 }
 
-// BenchmarkSubmit is a background job of 100 bytes with a unique, submitted to queues of several lengths. The cost is flat.
-func BenchmarkSubmit(b *testing.B) {
-	for _, queued := range []int{0, 100_000, 1_000_000} {
-		b.Run(fmt.Sprintf("queued=%d", queued), func(b *testing.B) {
-			p := connect(b, start(b, jobserver.Options{MaxJobs: 1 << 30, MaxBytes: 1 << 40}))
-			p.exchange(queued, 1, backgroundJob)
+// BenchmarkQueued is a round of 1,024 background jobs of 100 bytes with uniques, which one connection submits and then another
+// grabs and completes, with a number of older jobs in the queue.
+func BenchmarkQueued(b *testing.B) {
+	const round = 1024
+	for _, queued := range []int{0, 1_000_000} {
+		b.Run(strconv.Itoa(queued), func(b *testing.B) {
+			s := start(b, jobserver.Options{})
+			c, w := connect(b, s), connect(b, s)
+			w.send(wire.CanDo, "f")
+			prefix := strings.TrimSuffix(c.submit(wire.SubmitJobBG, "f", "unique", ""), "1")
+			c.exchange(queued, 1, backgroundJob)
 			b.ReportAllocs()
-			b.ResetTimer()
-			p.exchange(b.N, 1, func(i int) []byte { return backgroundJob(queued + i) })
+			var submitting, completing time.Duration
+			jobs := 0
+			for b.Loop() {
+				began := time.Now()
+				c.exchange(round, 1, func(i int) []byte { return backgroundJob(queued + jobs + i) })
+				between := time.Now()
+				w.exchange(round, 1, func(i int) []byte { // handles count from 1, and there is one priority
+					out := wire.Append(nil, wire.Request, wire.GrabJob)
+					return wire.Append(out, wire.Request, wire.WorkComplete, fmt.Append(nil, prefix, jobs+i+1), nil)
+				})
+				submitting += between.Sub(began)
+				completing += time.Since(between)
+				jobs += round
+			}
+			b.ReportMetric(float64(jobs)/submitting.Seconds(), "submits/s")
+			b.ReportMetric(float64(jobs)/completing.Seconds(), "completes/s")
 		})
 	}
-}
-
-// BenchmarkGrabAndComplete is a worker's side of a job, with a million more in the queue.
-func BenchmarkGrabAndComplete(b *testing.B) {
-	s := start(b, jobserver.Options{MaxJobs: 1 << 30, MaxBytes: 1 << 40})
-	c, w := connect(b, s), connect(b, s)
-	w.send(wire.CanDo, "f")
-	first := c.submit(wire.SubmitJobBG, "f", "unique", "")
-	c.exchange(1_000_000+b.N, 1, backgroundJob)
-	prefix := strings.TrimSuffix(first, "1")
-	b.ReportAllocs()
-	b.ResetTimer()
-	w.exchange(b.N, 1, func(i int) []byte { // handles count from 1, and there is one priority
-		out := wire.Append(nil, wire.Request, wire.GrabJob)
-		return wire.Append(out, wire.Request, wire.WorkComplete, fmt.Append(nil, prefix, i+1), nil)
-	})
 }

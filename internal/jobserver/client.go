@@ -103,7 +103,7 @@ func (s *Server) submit(c *conn, p wire.Packet) *refusal {
 	if refused != nil {
 		return refused
 	}
-	j := s.keys.find(f, t.key)
+	j := s.keys.find(&s.jobs, f, t.key)
 	isNew := j == nil
 	if isNew {
 		j = &job{fn: f, key: t.key, workload: t.workload, priority: t.priority}
@@ -171,7 +171,7 @@ func (s *Server) getStatus(c *conn, arg []byte) {
 // submits that wait for the job.
 func (s *Server) getStatusUnique(c *conn, arg []byte) {
 	unique := untilNUL(arg)
-	j := s.keys.find(nil, unique)
+	j := s.keys.find(&s.jobs, nil, unique)
 	if j == nil {
 		c.reply(wire.StatusResUnique, no, unique, no, no, no, no)
 		return

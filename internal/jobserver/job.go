@@ -9,7 +9,6 @@ type job struct {
 	seq      uint64 // when it became ready; queues are in this order
 	fn       *function
 	key      []byte // the unique, or for "-" a NUL and the digest of the workload, if it has one
-	sibling  *job   // in Server.keys
 	workload []byte
 	attempts uint32 // runs that ended with the death of the worker
 	priority uint8
@@ -56,7 +55,7 @@ func (s *Server) addJob(j *job) {
 	j.place.item = j
 	s.jobs.add(j)
 	s.bytes += j.size()
-	s.keys.add(j)
+	s.keys.add(j, &s.jobs)
 }
 
 // detach takes a job out of the place where it waits or runs, and stops its clock.
@@ -86,7 +85,6 @@ func (s *Server) removeJob(j *job) {
 	}
 	s.jobs.remove(j)
 	s.bytes -= j.size()
-	s.keys.remove(j)
 }
 
 // tell sends a packet about a job to all that watch it, once per submit.

@@ -10,6 +10,8 @@ const pageJobs = 64
 type jobTable struct {
 	pages map[uint64]*jobPage // by number / pageJobs
 	len   int
+	first uint64 // there are no pages before this one
+	last  uint64 // the newest
 }
 
 type jobPage struct {
@@ -32,7 +34,8 @@ func (t *jobTable) add(j *job) {
 	p := t.pages[j.number/pageJobs]
 	if p == nil {
 		p = &jobPage{}
-		t.pages[j.number/pageJobs] = p
+		t.last = j.number / pageJobs
+		t.pages[t.last] = p
 	}
 	p.jobs[j.number%pageJobs] = j
 	p.len++
@@ -45,10 +48,20 @@ func (t *jobTable) remove(j *job) {
 	p.jobs[j.number%pageJobs] = nil
 	p.len--
 	t.len--
-	if p.len == 0 {
-		delete(t.pages, j.number/pageJobs)
+	if p.len > 0 {
+		return
+	}
+	delete(t.pages, j.number/pageJobs)
+	for range 8 { // first need not keep up at once when a job that stayed for long goes
+		if t.first == t.last || t.pages[t.first] != nil {
+			break
+		}
+		t.first++
 	}
 }
+
+// passed says of a number that its job and all before it have ended. It may be late to say so, and never says it too early.
+func (t *jobTable) passed(number uint64) bool { return number/pageJobs < t.first }
 
 // all yields the jobs in no order.
 func (t *jobTable) all() iter.Seq[*job] {

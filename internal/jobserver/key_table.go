@@ -30,12 +30,12 @@ func (t *keyTable) find(jobs *jobTable, f *function, key []byte) *job {
 	if s.len == 0 {
 		return nil
 	}
-	mask := uint32(len(s.tags) - 1)
-	for i := tag & mask; s.tags[i] != 0; i = (i + 1) & mask {
-		if s.tags[i] != tag {
+	mask := uint32(len(s.slots) - 1)
+	for i := tag & mask; s.slots[i].tag != 0; i = (i + 1) & mask {
+		if s.slots[i].tag != tag {
 			continue
 		}
-		if j := jobs.get(s.numbers[i]); j != nil && (f == nil || j.fn == f) && bytes.Equal(j.key, key) {
+		if j := jobs.get(s.slots[i].number); j != nil && (f == nil || j.fn == f) && bytes.Equal(j.key, key) {
 			return j
 		}
 	}
@@ -48,30 +48,33 @@ func (t *keyTable) add(j *job, jobs *jobTable) {
 		return
 	}
 	s, tag := t.place(j.key)
-	if 4*(s.len+1) > 3*len(s.tags) {
+	if 4*(s.len+1) > 3*len(s.slots) {
 		s.tidy(jobs)
 	}
-	s.insert(tag, j.number)
+	s.insert(keySlot{j.number, tag})
 }
 
-// A keyShard is a hash table with linear probing, in two arrays: the tags are so small that those of many jobs stay in the
-// processor's cache, and for most submits they are all that is looked at. Being one of many, a shard is small, so that the submit
-// that makes it tidy waits for little.
+// A keyShard is a hash table with linear probing. What a submit looks at and what it then writes are in one line of the processor's
+// cache. Being one of many, a shard is small, so that the submit that makes it tidy waits for little.
 type keyShard struct {
-	tags    []uint32 // 0 where there is nothing; the length of both arrays is a power of two, or 0
-	numbers []uint64
-	len     int
+	slots []keySlot // their number is a power of two, or 0
+	len   int
+}
+
+type keySlot struct {
+	number uint64
+	tag    uint32 // 0 where there is nothing
 }
 
 const minShard = 16
 
-func (s *keyShard) insert(tag uint32, number uint64) {
-	mask := uint32(len(s.tags) - 1)
-	i := tag & mask
-	for s.tags[i] != 0 {
+func (s *keyShard) insert(slot keySlot) {
+	mask := uint32(len(s.slots) - 1)
+	i := slot.tag & mask
+	for s.slots[i].tag != 0 {
 		i = (i + 1) & mask
 	}
-	s.tags[i], s.numbers[i] = tag, number
+	s.slots[i] = slot
 	s.len++
 }
 
@@ -80,7 +83,7 @@ func (s *keyShard) insert(tag uint32, number uint64) {
 func (s *keyShard) tidy(jobs *jobTable) {
 	old, ended := *s, jobs.passed
 	kept := old.count(ended)
-	if 2*kept > len(old.tags) {
+	if 2*kept > len(old.slots) {
 		ended = func(number uint64) bool { return jobs.get(number) == nil }
 		kept = old.count(ended)
 	}
@@ -88,10 +91,10 @@ func (s *keyShard) tidy(jobs *jobTable) {
 	for size < 2*kept {
 		size *= 2
 	}
-	*s = keyShard{tags: make([]uint32, size), numbers: make([]uint64, size)}
-	for i, tag := range old.tags {
-		if tag != 0 && !ended(old.numbers[i]) {
-			s.insert(tag, old.numbers[i])
+	*s = keyShard{slots: make([]keySlot, size)}
+	for _, slot := range old.slots {
+		if slot.tag != 0 && !ended(slot.number) {
+			s.insert(slot)
 		}
 	}
 }
@@ -99,8 +102,8 @@ func (s *keyShard) tidy(jobs *jobTable) {
 // count returns how many jobs have not ended.
 func (s *keyShard) count(ended func(number uint64) bool) int {
 	n := 0
-	for i, tag := range s.tags {
-		if tag != 0 && !ended(s.numbers[i]) {
+	for _, slot := range s.slots {
+		if slot.tag != 0 && !ended(slot.number) {
 			n++
 		}
 	}

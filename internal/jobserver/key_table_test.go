@@ -54,7 +54,7 @@ func TestTablesFindJustWhatIsThere(t *testing.T) {
 	}
 	room := 0
 	for i := range keys.shards {
-		room += len(keys.shards[i].tags)
+		room += len(keys.shards[i].slots)
 	}
 	if room > 4*2*held {
 		t.Errorf("room for %d keys of %d jobs", room, held)

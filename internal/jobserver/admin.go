@@ -116,7 +116,7 @@ func (s *Server) cancel(args []string) string {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	j := s.jobs[s.handleNumber([]byte(args[1]))]
+	j := s.jobs.get(s.handleNumber([]byte(args[1])))
 	switch {
 	case j == nil:
 		return errUnknownJob
@@ -166,11 +166,7 @@ func (s *Server) createFunction(args []string) string {
 
 // namedFunction finds or makes a function, and says how that went.
 func (s *Server) namedFunction(name string) (*function, string) {
-	refused := checkFunction(name)
-	var f *function
-	if refused == nil {
-		f, refused = s.function(name)
-	}
+	f, refused := s.function([]byte(name))
 	if refused != nil {
 		return nil, "ERR CREATE_FUNCTION " + cell(name) + "\r\n"
 	}

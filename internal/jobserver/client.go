@@ -36,28 +36,24 @@ var (
 
 // A task is a submitting packet, taken apart.
 type task struct {
-	function, unique string
-	key              string // what it coalesces by
-	workload         []byte
-	priority         uint8
-	background       bool
-	delay            time.Duration
+	function   []byte
+	key        []byte // of the job
+	workload   []byte
+	priority   uint8
+	background bool
+	delay      time.Duration
 }
 
 // parseTask needs no lock: the digest of a large workload takes its time.
 func parseTask(p wire.Packet) (task, *refusal) {
 	kind := submits[p.Type]
 	t := task{
-		function:   string(p.Args[0]),
-		unique:     string(p.Args[1]),
+		function:   p.Args[0],
 		workload:   p.Args[len(p.Args)-1],
 		priority:   kind.priority,
 		background: kind.background,
 	}
-	if r := checkFunction(t.function); r != nil {
-		return t, r
-	}
-	if len(t.unique) > maxUnique {
+	if len(p.Args[1]) > maxUnique {
 		return t, errUniqueTooLarge
 	}
 	if kind.when {
@@ -67,21 +63,21 @@ func parseTask(p wire.Packet) (task, *refusal) {
 		}
 		t.delay = untilEpoch(seconds)
 	}
-	t.key = coalescingKey(t.unique, t.workload)
+	t.key = coalescingKey(p.Args[1], t.workload)
 	return t, nil
 }
 
-// coalescingKey returns what a task coalesces by, within its function. "" is nothing. "-" is gearmand's way to coalesce by the
-// bytes of the workload, unless there are none; the key then begins with a NUL, which no unique has.
-func coalescingKey(unique string, workload []byte) string {
-	if unique != "-" {
+// coalescingKey returns job.key. "-" is gearmand's way to coalesce by the bytes of the workload, unless there are none; the key
+// then begins with a NUL, which no unique has.
+func coalescingKey(unique, workload []byte) []byte {
+	if string(unique) != "-" {
 		return unique
 	}
 	if len(workload) == 0 {
-		return ""
+		return []byte{0}
 	}
 	digest := sha256.Sum256(workload)
-	return "\x00" + string(digest[:])
+	return append([]byte{0}, digest[:]...)
 }
 
 // farFuture keeps a time far away from overflowing a time.Duration.
@@ -107,11 +103,11 @@ func (s *Server) submit(c *conn, p wire.Packet) *refusal {
 	if refused != nil {
 		return refused
 	}
-	j := s.coalescesWith(f, t.key)
+	j := s.keys.find(&s.jobs, f, t.key)
 	isNew := j == nil
 	if isNew {
-		j = &job{fn: f, unique: t.unique, key: t.key, workload: t.workload, priority: t.priority}
-		if f.full(t.priority) || len(s.jobs) >= s.opts.MaxJobs || s.bytes+j.size() > s.opts.MaxBytes {
+		j = &job{fn: f, key: t.key, workload: t.workload, priority: t.priority}
+		if f.full(t.priority) || s.jobs.len >= s.opts.MaxJobs || s.bytes+j.size() > s.opts.MaxBytes {
 			return errQueueFull
 		}
 		s.addJob(j)
@@ -162,7 +158,7 @@ func flag(b bool) []byte {
 // getStatus answers a handle of any length and content; a job that is not known is four zeros.
 func (s *Server) getStatus(c *conn, arg []byte) {
 	handle := untilNUL(arg)
-	j := s.jobs[s.handleNumber(handle)]
+	j := s.jobs.get(s.handleNumber(handle))
 	if j == nil {
 		c.reply(wire.StatusRes, no, handle, no, no, no)
 		return
@@ -175,10 +171,7 @@ func (s *Server) getStatus(c *conn, arg []byte) {
 // submits that wait for the job.
 func (s *Server) getStatusUnique(c *conn, arg []byte) {
 	unique := untilNUL(arg)
-	var j *job
-	if len(unique) > 0 {
-		j = s.uniques[string(unique)]
-	}
+	j := s.keys.find(&s.jobs, nil, unique)
 	if j == nil {
 		c.reply(wire.StatusResUnique, no, unique, no, no, no, no)
 		return
@@ -190,10 +183,10 @@ func (s *Server) getStatusUnique(c *conn, arg []byte) {
 
 // progress returns the last WORK_STATUS, zeros if there was none.
 func (j *job) progress() (num, den []byte) {
-	if j.numerator == "" {
+	if j.status == nil {
 		return no, no
 	}
-	return []byte(j.numerator), []byte(j.denominator)
+	return []byte(j.status.numerator), []byte(j.status.denominator)
 }
 
 // setOption knows one option: "exceptions" makes WORK_EXCEPTION come as such rather than as WORK_FAIL.

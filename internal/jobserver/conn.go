@@ -112,10 +112,11 @@ func (f flushOnRead) Read(p []byte) (int, error) {
 func (s *Server) read(c *conn) error {
 	r := bufio.NewReaderSize(flushOnRead{c}, readBuffer)
 	packets := wire.NewReader(r, wire.Request, s.opts.MaxBody)
+	packet := wire.Packet{Args: make([][]byte, 0, 8)}
 	for {
 		first, err := r.Peek(1)
 		if err == nil && first[0] == 0 {
-			err = s.readPacket(c, packets)
+			err = s.readPacket(c, packets, &packet)
 		} else if err == nil {
 			err = s.readLine(c, r)
 		}
@@ -125,11 +126,12 @@ func (s *Server) read(c *conn) error {
 	}
 }
 
-// readPacket acts on one packet. It returns an error when the stream cannot be read further.
-func (s *Server) readPacket(c *conn, packets *wire.Reader) error {
-	p, err := packets.Next()
+// readPacket acts on one packet, which it puts where the one before was. It returns an error when the stream cannot be read further.
+func (s *Server) readPacket(c *conn, packets *wire.Reader, p *wire.Packet) error {
+	err := packets.Read(p)
 	if err == nil {
-		c.refuse(s.handle(c, p))
+		c.refuse(s.handle(c, *p))
+		clear(p.Args) // a connection that says no more is not to keep a large body
 		return nil
 	}
 	if _, ok := errors.AsType[*wire.PacketError](err); ok {

@@ -8,21 +8,20 @@ type job struct {
 	number   uint64 // in the handle
 	seq      uint64 // when it became ready; queues are in this order
 	fn       *function
-	unique   string
-	key      string // what it coalesces by: the unique, or a digest of the workload for "-"; "" never
-	sibling  *job   // a job of another function with the same key
+	key      []byte // the unique, or for "-" a NUL and the digest of the workload, if it has one
 	workload []byte
+	attempts uint32 // runs that ended with the death of the worker
 	priority uint8
 	durable  bool // submitted in the background: it runs whoever leaves
-	attempts int  // runs that ended with the death of the worker
-
-	numerator, denominator string // of the last WORK_STATUS
 
 	place   node[*job]
 	worker  *conn        // that runs it; nil while it waits
 	watches list[*watch] // one for each foreground submit
+	status  *status      // the last WORK_STATUS of its run, nil if there was none
 	alarm   *alarm       // its time to run, or the end of the time it may run; nil for most
 }
+
+type status struct{ numerator, denominator string }
 
 // A watch is one foreground submit whose connection is told what becomes of the job. Two submits of one unique on one
 // connection make two, and every packet comes twice, as from gearmand.
@@ -33,8 +32,19 @@ type watch struct {
 	inConn node[*watch]
 }
 
+// unique returns what the client sent.
+func (j *job) unique() []byte {
+	if len(j.key) > 0 && j.key[0] == 0 {
+		return []byte("-")
+	}
+	return j.key
+}
+
+// coalesces says whether a key is one that jobs coalesce by: there is a unique, or for "-" a workload.
+func coalesces(key []byte) bool { return len(key) > 1 || len(key) == 1 && key[0] != 0 }
+
 // size is what a job counts in Server.bytes.
-func (j *job) size() int64 { return int64(len(j.fn.name) + len(j.unique) + len(j.workload)) }
+func (j *job) size() int64 { return int64(len(j.fn.name) + len(j.key) + len(j.workload)) }
 
 // wanted says whether anybody would miss the job.
 func (j *job) wanted() bool { return j.durable || j.watches.front != nil }
@@ -43,24 +53,9 @@ func (s *Server) addJob(j *job) {
 	s.lastJob++
 	j.number = s.lastJob
 	j.place.item = j
-	s.jobs[j.number] = j
+	s.jobs.add(j)
 	s.bytes += j.size()
-	if j.key != "" {
-		j.sibling = s.uniques[j.key]
-		s.uniques[j.key] = j
-	}
-}
-
-// coalescesWith returns the job that a submit to f with that key joins, nil if there is none.
-func (s *Server) coalescesWith(f *function, key string) *job {
-	if key == "" {
-		return nil
-	}
-	j := s.uniques[key]
-	for j != nil && j.fn != f {
-		j = j.sibling
-	}
-	return j
+	s.keys.add(j, &s.jobs)
 }
 
 // detach takes a job out of the place where it waits or runs, and stops its clock.
@@ -88,29 +83,8 @@ func (s *Server) removeJob(j *job) {
 		n.remove()
 		n.item.inConn.remove()
 	}
-	delete(s.jobs, j.number)
+	s.jobs.remove(j)
 	s.bytes -= j.size()
-	s.forgetKey(j)
-}
-
-func (s *Server) forgetKey(j *job) {
-	if j.key == "" {
-		return
-	}
-	if s.uniques[j.key] == j {
-		if j.sibling == nil {
-			delete(s.uniques, j.key)
-		} else {
-			s.uniques[j.key] = j.sibling
-		}
-		return
-	}
-	for k := s.uniques[j.key]; k != nil; k = k.sibling {
-		if k.sibling == j {
-			k.sibling = j.sibling
-			return
-		}
-	}
 }
 
 // tell sends a packet about a job to all that watch it, once per submit.
@@ -160,8 +134,8 @@ func (s *Server) abandonJobs(c *conn) {
 		switch {
 		case !j.wanted():
 			s.removeJob(j)
-		case s.opts.JobAttempts > 0 && j.attempts >= s.opts.JobAttempts:
-			s.log.Warn().Str("function", j.fn.name).Uint64("job", j.number).Int("attempts", j.attempts).
+		case s.opts.JobAttempts > 0 && int(j.attempts) >= s.opts.JobAttempts:
+			s.log.Warn().Str("function", j.fn.name).Uint64("job", j.number).Uint32("attempts", j.attempts).
 				Msg("job fails: its workers died")
 			s.fail(j)
 		default:

@@ -1,6 +1,6 @@
 package jobserver
 
-import "strings"
+import "bytes"
 
 // Priorities in the order in which workers are given jobs.
 const (
@@ -42,20 +42,23 @@ const maxFunction = 512
 var errFunctionTable = &refusal{"QUEUE_ERROR", "Function table is full"}
 
 // checkFunction refuses what cannot be a function's name. NUL would shift the fields of JOB_ASSIGN.
-func checkFunction(name string) *refusal {
+func checkFunction(name []byte) *refusal {
 	if len(name) == 0 || len(name) > maxFunction {
 		return &refusal{"ARGUMENT_TOO_LARGE", "Function name must have 1 to 512 bytes"}
 	}
-	if strings.IndexByte(name, 0) >= 0 {
+	if bytes.IndexByte(name, 0) >= 0 {
 		return &refusal{"INVALID_COMMAND", "Function name has a NUL byte"}
 	}
 	return nil
 }
 
-// function returns the function of that name, which checkFunction has passed, and makes it if need be.
-func (s *Server) function(name string) (*function, *refusal) {
-	if f := s.functions[name]; f != nil {
+// function returns the function of that name, and makes it if need be.
+func (s *Server) function(name []byte) (*function, *refusal) {
+	if f := s.functions[string(name)]; f != nil {
 		return f, nil
+	}
+	if r := checkFunction(name); r != nil {
+		return nil, r
 	}
 	if len(s.functions) >= s.opts.MaxFunctions {
 		for name, f := range s.functions {
@@ -67,8 +70,8 @@ func (s *Server) function(name string) (*function, *refusal) {
 	if len(s.functions) >= s.opts.MaxFunctions {
 		return nil, errFunctionTable
 	}
-	f := &function{name: name}
-	s.functions[name] = f
+	f := &function{name: string(name)}
+	s.functions[f.name] = f
 	return f, nil
 }
 

@@ -43,11 +43,11 @@ type Server struct {
 	conns     map[*conn]struct{}
 	lastConn  uint64
 	functions map[string]*function
-	jobs      map[uint64]*job // by the number in the handle
+	jobs      jobTable // by the number in the handle
 	lastJob   uint64
-	lastSeq   uint64          // of the queues' order
-	uniques   map[string]*job // by coalescing key; the jobs of other functions with the same one hang on it
-	bytes     int64           // names and workloads of all jobs
+	lastSeq   uint64 // of the queues' order
+	keys      keyTable
+	bytes     int64 // names and workloads of all jobs
 	alarms    alarmClock
 }
 
@@ -63,8 +63,8 @@ func New(o Options) *Server {
 		stopped:   make(chan struct{}),
 		conns:     map[*conn]struct{}{},
 		functions: map[string]*function{},
-		jobs:      map[uint64]*job{},
-		uniques:   map[string]*job{},
+		jobs:      newJobTable(),
+		keys:      newKeyTable(),
 		alarms:    newAlarmClock(),
 	}
 }

@@ -83,16 +83,16 @@ func (s *Server) workersTable() string {
 
 type jobRow struct {
 	number   uint64
-	attempts int
+	attempts uint32
 	durable  bool
 	unique   string
 }
 
 func (s *Server) jobRows() []jobRow {
 	s.mu.Lock()
-	rows := make([]jobRow, 0, len(s.jobs))
-	for _, j := range s.jobs {
-		rows = append(rows, jobRow{j.number, j.attempts, j.durable, j.unique})
+	rows := make([]jobRow, 0, s.jobs.len)
+	for j := range s.jobs.all() {
+		rows = append(rows, jobRow{j.number, j.attempts, j.durable, string(j.unique())})
 	}
 	s.mu.Unlock()
 	slices.SortFunc(rows, func(a, b jobRow) int { return cmp.Compare(a.number, b.number) })

@@ -29,15 +29,11 @@ func (s *Server) canDo(c *conn, arg, timeout []byte) *refusal {
 		}
 		limit = time.Duration(max(ms, 0)) * time.Millisecond
 	}
-	name := string(arg)
-	if r := checkFunction(name); r != nil {
-		return r
-	}
-	if i := c.ability(name); i >= 0 {
+	if i := c.ability(arg); i >= 0 {
 		c.abilities[i].timeout = limit
 		return nil
 	}
-	f, refused := s.function(name)
+	f, refused := s.function(arg)
 	if refused != nil {
 		return refused
 	}
@@ -56,13 +52,13 @@ func (s *Server) canDo(c *conn, arg, timeout []byte) *refusal {
 }
 
 // ability returns the index of a function in the connection's abilities, -1 if it is not there.
-func (c *conn) ability(name string) int {
-	return slices.IndexFunc(c.abilities, func(a *ability) bool { return a.fn.name == name })
+func (c *conn) ability(name []byte) int {
+	return slices.IndexFunc(c.abilities, func(a *ability) bool { return a.fn.name == string(name) })
 }
 
 // cantDo takes a function back. Jobs that the worker holds stay with it.
 func (s *Server) cantDo(c *conn, name []byte) {
-	i := c.ability(string(name))
+	i := c.ability(name)
 	if i < 0 {
 		return
 	}
@@ -106,7 +102,7 @@ func (s *Server) grab(c *conn, t wire.Type) {
 		if t == wire.GrabJob {
 			c.reply(wire.JobAssign, j.workload, handle, []byte(j.fn.name))
 		} else {
-			c.reply(wire.JobAssignUniq, j.workload, handle, []byte(j.fn.name), []byte(j.unique))
+			c.reply(wire.JobAssignUniq, j.workload, handle, []byte(j.fn.name), j.unique())
 		}
 	}
 	if wasWoken {
@@ -119,7 +115,7 @@ func (s *Server) assign(c *conn, j *job, a *ability) {
 	s.detach(j)
 	j.worker = c
 	j.fn.running++
-	j.numerator, j.denominator = "", ""
+	j.status = nil
 	c.held.pushBack(&j.place)
 	if a.timeout > 0 {
 		j.alarm = &alarm{ring: func() {
@@ -171,14 +167,14 @@ func notFound(t wire.Type) *refusal {
 // work passes on what a worker says of a job that it holds. WORK_COMPLETE, WORK_FAIL and WORK_EXCEPTION end the job.
 func (s *Server) work(c *conn, p wire.Packet) *refusal {
 	number := s.handleNumber(untilNUL(p.Args[0]))
-	j := s.jobs[number]
+	j := s.jobs.get(number)
 	if j == nil || j.worker != c {
 		return c.belated(p.Type, number)
 	}
 	switch p.Type {
 	case wire.WorkStatus:
 		den := untilNUL(p.Args[2])
-		j.numerator, j.denominator = progressText(p.Args[1]), progressText(den)
+		j.status = &status{progressText(p.Args[1]), progressText(den)}
 		s.tell(j, p.Type, den, p.Args[1])
 	case wire.WorkFail:
 		s.tellFail(j)

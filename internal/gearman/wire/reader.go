@@ -53,30 +53,40 @@ func NewReader(r *bufio.Reader, d Direction, maxBody int) *Reader {
 	return &Reader{r: r, magic: magic, limit: maxBody}
 }
 
-// Next blocks until a whole packet has come and returns it. The packet's bytes are the caller's to keep. At the end of the
-// stream it returns io.EOF between packets and io.ErrUnexpectedEOF inside one.
+// Next blocks until a whole packet has come and returns it. The packet is the caller's to keep. At the end of the stream it
+// returns io.EOF between packets and io.ErrUnexpectedEOF inside one.
 func (r *Reader) Next() (Packet, error) {
+	var p Packet
+	if err := r.Read(&p); err != nil {
+		return Packet{}, err
+	}
+	return p, nil
+}
+
+// Read is Next for a caller that uses one packet again and again: it sets p, whose Args are put where those of the packet before
+// were. Their bytes are the caller's to keep. After an error p means nothing.
+func (r *Reader) Read(p *Packet) error {
 	h, err := r.r.Peek(headerSize)
 	if err != nil {
 		if err == io.EOF && len(h) > 0 {
 			err = io.ErrUnexpectedEOF
 		}
-		return Packet{}, err
+		return err
 	}
 	t := Type(binary.BigEndian.Uint32(h[4:]))
 	size := binary.BigEndian.Uint32(h[8:])
 	if magic := binary.BigEndian.Uint32(h[:]); magic != r.magic {
-		return Packet{}, fmt.Errorf("%w: it begins with %q", ErrMagic, h[:4])
+		return fmt.Errorf("%w: it begins with %q", ErrMagic, h[:4])
 	}
 	if uint64(size) > uint64(r.limit) {
-		return Packet{}, &SizeError{Type: t, Size: int(size), Limit: r.limit}
+		return &SizeError{Type: t, Size: int(size), Limit: r.limit}
 	}
 	_, _ = r.r.Discard(headerSize) // it is in the buffer
 	body, err := r.body(int(size))
 	if err != nil {
-		return Packet{}, err
+		return err
 	}
-	return parse(t, body)
+	return p.parse(t, body)
 }
 
 // bodyStep is how much of a body is allocated before its bytes have come: a header's claim alone costs no more than this.
@@ -99,22 +109,27 @@ func (r *Reader) body(size int) ([]byte, error) {
 	}
 }
 
-func parse(t Type, body []byte) (Packet, error) {
+func (p *Packet) parse(t Type, body []byte) error {
 	if !t.known() || t == Unused {
-		return Packet{}, &PacketError{t, "no such packet type"}
+		return &PacketError{t, "no such packet type"}
 	}
+	p.Type = t
 	n := kinds[t].args
 	if n == 0 {
-		return Packet{Type: t}, nil
+		p.Args = p.Args[:0]
+		return nil
 	}
-	args := make([][]byte, n)
+	if cap(p.Args) < n {
+		p.Args = make([][]byte, n)
+	}
+	p.Args = p.Args[:n]
 	for i := range n - 1 {
 		nul := bytes.IndexByte(body, 0)
 		if nul < 0 {
-			return Packet{}, &PacketError{t, fmt.Sprintf("%d arguments, not %d", i+1, n)}
+			return &PacketError{t, fmt.Sprintf("%d arguments, not %d", i+1, n)}
 		}
-		args[i], body = body[:nul:nul], body[nul+1:]
+		p.Args[i], body = body[:nul:nul], body[nul+1:]
 	}
-	args[n-1] = body
-	return Packet{Type: t, Args: args}, nil
+	p.Args[n-1] = body
+	return nil
 }

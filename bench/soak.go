@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -89,7 +90,7 @@ func (c *soakCmd) Run(ctx context.Context) error {
 // soaking is the gateway under load.
 type soaking struct {
 	*rig
-	metrics  string // URL; "" where the gateway has none
+	ops      string // URL of the operations listener; "" where the gateway has none
 	requests atomic.Int64
 	failures atomic.Int64
 	failure  atomic.Value // the last, an error
@@ -121,7 +122,7 @@ func (c *soakCmd) start(ctx context.Context, b *bench) (_ *soaking, err error) {
 	}
 	argv := []string{b.programs.Gateway, "--config", file}
 	if help, err := exec.CommandContext(ctx, b.programs.Gateway, "serve", "--help").CombinedOutput(); err == nil && bytes.Contains(help, []byte("--ops-listen")) {
-		argv, s.metrics = append(argv, "--ops-listen", metrics), "http://"+metrics+"/metrics"
+		argv, s.ops = append(argv, "--ops-listen", metrics), "http://"+metrics
 	}
 	s.server, err = s.run(ctx, "gateway", s.hasWorker, argv...)
 	return s, err
@@ -210,39 +211,45 @@ func do(client *http.Client, req *http.Request) (http.Header, error) {
 
 // held is what a gateway holds at one time.
 type held struct {
-	goroutines     int // -1: the gateway does not say
+	goroutines     int   // -1: the gateway does not say
+	heap           int64 // bytes that are in use when the garbage has been collected; -1: the gateway does not say
 	threads, descs int
 	resident       int64
 }
 
 // take looks at the gateway.
 func (s *soaking) take(ctx context.Context) held {
-	return held{goroutines: s.goroutines(ctx), threads: s.server.entries("task"), descs: s.server.entries("fd"), resident: s.server.memory("VmRSS")}
+	_, _ = s.ask(ctx, "/debug/pprof/heap?gc=1") // the garbage is collected
+	text, err := s.ask(ctx, "/metrics")
+	gauge := func(name string) int64 {
+		_, rest, found := strings.Cut(text, "\n"+name+" ")
+		line, _, _ := strings.Cut(rest, "\n")
+		n, wrong := strconv.ParseFloat(line, 64)
+		if err != nil || !found || wrong != nil {
+			return -1
+		}
+		return int64(n)
+	}
+	return held{goroutines: int(gauge("go_goroutines")), heap: gauge("go_memstats_heap_alloc_bytes"), threads: s.server.entries("task"), descs: s.server.entries("fd"), resident: s.server.memory("VmRSS")}
 }
 
-// goroutines reads the Go collector's gauge.
-func (s *soaking) goroutines(ctx context.Context) int {
-	if s.metrics == "" {
-		return -1
+// ask reads what the operations listener has.
+func (s *soaking) ask(ctx context.Context, path string) (text string, err error) {
+	if s.ops == "" {
+		return "", errors.New("the gateway has no operations listener")
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.metrics, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.ops+path, nil)
 	if err != nil {
-		return -1
+		return "", err
 	}
 	req.Close = true
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return -1
+		return "", err
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	_, rest, found := strings.Cut(string(text), "\ngo_goroutines ")
-	line, _, _ := strings.Cut(rest, "\n")
-	n, errNumber := strconv.Atoi(line)
-	if err != nil || !found || errNumber != nil {
-		return -1
-	}
-	return n
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
 }
 
 // within reports whether h is back at a baseline: goroutines and descriptors but for the handful that come and go, memory but for what
@@ -285,6 +292,9 @@ func writeHeld(w io.Writer, baseline, loaded, end held) bool {
 		fmt.Fprintf(w, "| goroutines | %d | %d | %d | %s |\n", baseline.goroutines, loaded.goroutines, end.goroutines, verdict(goroutines))
 	} else {
 		fmt.Fprint(w, "| goroutines | | | | not known: the gateway has no metrics |\n")
+	}
+	if known {
+		fmt.Fprintf(w, "| heap after a collection, MiB | %d | %d | %d | |\n", baseline.heap>>20, loaded.heap>>20, end.heap>>20)
 	}
 	fmt.Fprintf(w, "| threads | %d | %d | %d | |\n", baseline.threads, loaded.threads, end.threads)
 	fmt.Fprintf(w, "| descriptors | %d | %d | %d | %s |\n", baseline.descs, loaded.descs, end.descs, verdict(descs))

@@ -124,6 +124,7 @@ func (a *API) callOf(w *response, r *http.Request) (s submission, err error) {
 func preferAsync(w *response, r *http.Request, s *submission) {
 	if s.Mode == string(ledger.Sync) && prefersAsync(r.Header) {
 		s.Mode = string(ledger.Tracked)
+		w.set("Vary", "Prefer")
 		w.set("Preference-Applied", "respond-async")
 	}
 }
@@ -170,8 +171,8 @@ next:
 
 // run submits t and, if it is sync, waits: as long as s says, else as the Prefer header says, else as configured.
 func (a *API) run(w *response, r *http.Request, s *submission, t ledger.Task) (ledger.Record, error) {
-	w.set("Vary", "Prefer")
 	if t.Mode == ledger.Sync {
+		w.set("Vary", "Prefer")
 		most := a.longestWait(w, t.Function)
 		if err := checkWait(r, s.Timeout, most); err != nil {
 			return ledger.Record{}, err

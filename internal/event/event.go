@@ -101,13 +101,13 @@ var CallbackPatterns = Patterns{"job.completed", "job.failed", "job.cancelled", 
 
 // New returns an event that happened at the time now, with a fresh ID.
 func New(t Type, subject string, seq uint64, now time.Time, d Data) Event {
-	return Event{ID: newID(), Type: t, Subject: subject, Seq: seq, Time: now, Data: d}
+	return Event{ID: NewID(), Type: t, Subject: subject, Seq: seq, Time: now, Data: d}
 }
 
 func init() { uuid.EnableRandPool() } // random bytes are had in pieces of some hundreds; it must be said before any are
 
-// newID is "evt_" and a UUIDv7, in one allocation: there is one for all that happens.
-func newID() string {
+// NewID returns "evt_" and a UUIDv7.
+func NewID() string {
 	const digits = "0123456789abcdef"
 	u := uuid.Must(uuid.NewV7())
 	b := append(make([]byte, 0, 40), "evt_"...)
@@ -140,18 +140,25 @@ type Data struct {
 	Verdict  *Verdict  `json:"-"` // of a function's failure, for who decides what becomes of its job; may be nil
 
 	// of workers
-	Worker    string   `json:"worker,omitempty"`
+	Worker     string  `json:"worker,omitempty"`
+	Reason     string  `json:"reason,omitempty"`
+	DurationMS float64 `json:"duration_ms,omitempty"` // of a function's run, in milliseconds
+
+	*Rest // nil of most events
+}
+
+// Rest is what only few events tell. It is apart because events are kept, tens of thousands of them.
+type Rest struct {
+	// of workers
 	Servers   []string `json:"servers,omitempty"`
 	Functions []string `json:"functions,omitempty"`
-	Reason    string   `json:"reason,omitempty"`
-	Sink      string   `json:"sink,omitempty"` // of sink events: the sink's name
+
+	Sink string `json:"sink,omitempty"` // of sink events: the sink's name
 
 	// of what an administrator did
 	By       string    `json:"by,omitempty"`        // the name of the identity; "": nobody is known
 	MaxQueue *MaxQueue `json:"max_queue,omitempty"` // that the Servers have now
 	Replayed *int      `json:"replayed,omitempty"`  // how many deliveries
-
-	DurationMS float64 `json:"duration_ms,omitempty"` // of a function's run, in milliseconds
 }
 
 // MaxQueue is how many jobs of a function there may be where another one of the priority is accepted; 0: any number.

@@ -13,7 +13,7 @@ import (
 	"gearman-gateway/internal/gearman"
 )
 
-// audit tells what an administrator has done, in the log and as an event of its subject.
+// audit tells what an administrator has done, in the log and as an event of its subject. d has a Rest.
 func (a *API) audit(w *response, t event.Type, subject string, d event.Data) {
 	line := a.o.Log.Info().Str("action", string(t)).Str("subject", subject).Str("request_id", w.id)
 	if d.By = w.who.Name; d.By != "" {
@@ -65,7 +65,7 @@ func (a *API) pause(w *response, r *http.Request, change func(function string) (
 	if !change(name) {
 		return functionNotFound.because("The gateway's own workers do not have this function; others cannot be paused.")
 	}
-	a.audit(w, done, name, event.Data{Function: name})
+	a.audit(w, done, name, event.Data{Function: name, Rest: new(event.Rest)})
 	return writeJSON(w, http.StatusOK, struct {
 		Function string `json:"function"`
 		Paused   bool   `json:"paused"`
@@ -95,7 +95,7 @@ func (a *API) setMaxQueue(w *response, r *http.Request) error {
 	}
 	told := event.MaxQueue(limits)
 	if len(done) > 0 {
-		a.audit(w, event.FunctionMaxQueue, name, event.Data{Function: name, MaxQueue: &told, Servers: done})
+		a.audit(w, event.FunctionMaxQueue, name, event.Data{Function: name, Rest: &event.Rest{MaxQueue: &told, Servers: done}})
 	}
 	if len(failed) > 0 {
 		return partial(len(done), len(answers), failed)

@@ -55,7 +55,7 @@ func TestPauseAndResume(t *testing.T) {
 			if want := fmt.Sprintf(`{"function":"echo","paused":%v}`+"\n", step.paused); res.Code != http.StatusOK || res.Body.String() != want {
 				t.Errorf("%s: got %d %s", step.verb, res.Code, res.Body)
 			}
-			tr.want(t, event.Event{Type: step.done, Subject: "echo", Data: event.Data{Function: "echo"}})
+			tr.want(t, event.Event{Type: step.done, Subject: "echo", Data: event.Data{Function: "echo", Rest: new(event.Rest)}})
 		}
 		want := fmt.Sprintf(`"function":"echo","queued":3,"running":1,"workers":2,"paused":%v,`, step.paused)
 		if got := c.do(http.MethodGet, "/functions", "").Body.String(); !strings.Contains(got, want) {
@@ -90,7 +90,7 @@ func TestMaxQueue(t *testing.T) {
 		}
 		m := event.MaxQueue(want)
 		tr.want(t, event.Event{Type: event.FunctionMaxQueue, Subject: "a/b", Data: event.Data{
-			Function: "a/b", MaxQueue: &m, Servers: []string{"g1:4730", "g2:4730"},
+			Function: "a/b", Rest: &event.Rest{MaxQueue: &m, Servers: []string{"g1:4730", "g2:4730"}},
 		}})
 		if got := c.bounds[len(c.bounds)-1]; got != want || c.asked[len(c.asked)-1] != "a/b" {
 			t.Errorf("%s: set %+v of %s", body, got, c.asked)
@@ -135,7 +135,7 @@ func TestMaxQueueThatNotAllJobServersHave(t *testing.T) {
 			continue
 		}
 		tr.want(t, event.Event{Type: event.FunctionMaxQueue, Subject: "echo", Data: event.Data{
-			Function: "echo", MaxQueue: &event.MaxQueue{High: 1, Normal: 1, Low: 1}, Servers: told,
+			Function: "echo", Rest: &event.Rest{MaxQueue: &event.MaxQueue{High: 1, Normal: 1, Low: 1}, Servers: told},
 		}})
 	}
 }
@@ -228,14 +228,14 @@ func TestWhatAdministratorsDoIsAudited(t *testing.T) {
 		method, path, body string
 		want               event.Event
 	}{
-		{"POST", "/functions/echo/pause", "", event.Event{Type: event.FunctionPaused, Subject: "echo", Data: event.Data{Function: "echo"}}},
-		{"POST", "/functions/echo/resume", "", event.Event{Type: event.FunctionResumed, Subject: "echo", Data: event.Data{Function: "echo"}}},
+		{"POST", "/functions/echo/pause", "", event.Event{Type: event.FunctionPaused, Subject: "echo", Data: event.Data{Function: "echo", Rest: new(event.Rest)}}},
+		{"POST", "/functions/echo/resume", "", event.Event{Type: event.FunctionResumed, Subject: "echo", Data: event.Data{Function: "echo", Rest: new(event.Rest)}}},
 		{"PUT", "/functions/echo/maxqueue", `{"max":7}`, event.Event{Type: event.FunctionMaxQueue, Subject: "echo", Data: event.Data{
-			Function: "echo", MaxQueue: &event.MaxQueue{High: 7, Normal: 7, Low: 7}, Servers: []string{"g1:4730"},
+			Function: "echo", Rest: &event.Rest{MaxQueue: &event.MaxQueue{High: 7, Normal: 7, Low: 7}, Servers: []string{"g1:4730"}},
 		}}},
-		{"POST", "/sinks/audit/pause", "", event.Event{Type: event.SinkPaused, Subject: "audit", Data: event.Data{Sink: "audit"}}},
-		{"POST", "/sinks/audit/resume", "", event.Event{Type: event.SinkResumed, Subject: "audit", Data: event.Data{Sink: "audit"}}},
-		{"POST", "/sinks/audit/replay", "", event.Event{Type: event.SinkReplayed, Subject: "audit", Data: event.Data{Sink: "audit", Replayed: new(12)}}},
+		{"POST", "/sinks/audit/pause", "", event.Event{Type: event.SinkPaused, Subject: "audit", Data: event.Data{Rest: &event.Rest{Sink: "audit"}}}},
+		{"POST", "/sinks/audit/resume", "", event.Event{Type: event.SinkResumed, Subject: "audit", Data: event.Data{Rest: &event.Rest{Sink: "audit"}}}},
+		{"POST", "/sinks/audit/replay", "", event.Event{Type: event.SinkReplayed, Subject: "audit", Data: event.Data{Rest: &event.Rest{Sink: "audit", Replayed: new(12)}}}},
 	} {
 		c.log.Reset()
 		if res := c.do(tt.method, tt.path, tt.body, "X-Request-Id", "r-1"); res.Code != http.StatusOK {

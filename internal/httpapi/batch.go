@@ -23,8 +23,8 @@ const batchWidth = 32
 type batchItem struct {
 	submission
 	mistakes []fieldError
-	rec      ledger.Record
-	err      error // it is refused, or its submit went wrong
+	rec      *ledger.Record // nil: there is none
+	err      error          // it is refused, or its submit went wrong
 }
 
 // batch is POST /jobs/batch. Each submission is answered for by itself; only a body that cannot be told apart into submissions is
@@ -203,7 +203,7 @@ func (a *API) appendOutcomes(b []byte, items []batchItem) []byte {
 			continue
 		}
 		p := asProblem(i.err)
-		if p.job == "" {
+		if p.job == "" && i.rec != nil {
 			p.job = i.rec.ID
 		}
 		b = append(b, `{"status":`...)

@@ -14,11 +14,11 @@ import (
 // atOnce is a ledger that accepts everything and keeps nothing, so that what is measured is the API.
 type atOnce struct{ *fake }
 
-func (atOnce) Submit(_ context.Context, t ledger.Task) (ledger.Record, error) {
+func (atOnce) Submit(_ context.Context, t *ledger.Task) (*ledger.Record, error) {
 	if t.Mode == ledger.Sync {
-		return completed(t, t.Workload), nil
+		return new(completed(*t, t.Workload)), nil
 	}
-	return queued(t), nil
+	return new(queued(*t)), nil
 }
 
 // discard is a ResponseWriter that remembers the status.

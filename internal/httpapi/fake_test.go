@@ -44,27 +44,29 @@ type fake struct {
 	bounds []gearman.MaxQueue // as set, each of the function asked
 }
 
-func (f *fake) Submit(ctx context.Context, t ledger.Task) (ledger.Record, error) {
+func (f *fake) Submit(ctx context.Context, t *ledger.Task) (*ledger.Record, error) {
 	f.mu.Lock()
-	f.tasks = append(f.tasks, t)
+	f.tasks = append(f.tasks, *t)
 	f.mu.Unlock()
 	if f.submit != nil {
-		return f.submit(ctx, t)
+		rec, err := f.submit(ctx, *t)
+		return &rec, err
 	}
 	if t.Mode == ledger.Sync {
-		return completed(t, t.Workload), nil
+		return new(completed(*t, t.Workload)), nil
 	}
-	return queued(t), nil
+	return new(queued(*t)), nil
 }
 
-func (f *fake) Job(ctx context.Context, _ ledger.Caller, ref string, wait time.Duration) (ledger.Record, error) {
+func (f *fake) Job(ctx context.Context, _ ledger.Caller, ref string, wait time.Duration) (*ledger.Record, error) {
 	f.mu.Lock()
 	f.refs, f.waits = append(f.refs, ref), append(f.waits, wait)
 	f.mu.Unlock()
 	if f.job != nil {
-		return f.job(ctx, ref, wait)
+		rec, err := f.job(ctx, ref, wait)
+		return &rec, err
 	}
-	return ledger.Record{}, ledger.ErrNotFound
+	return nil, ledger.ErrNotFound
 }
 
 func (f *fake) List(_ context.Context, q ledger.Query) ([]ledger.Record, string, error) {
@@ -74,22 +76,23 @@ func (f *fake) List(_ context.Context, q ledger.Query) ([]ledger.Record, string,
 	return nil, "", nil
 }
 
-func (f *fake) Cancel(_ context.Context, _ ledger.Caller, ref string) (ledger.Record, error) {
+func (f *fake) Cancel(_ context.Context, _ ledger.Caller, ref string) (*ledger.Record, error) {
 	return f.change(f.cancel, ref)
 }
 
-func (f *fake) RunAgain(_ context.Context, _ ledger.Caller, ref string) (ledger.Record, error) {
+func (f *fake) RunAgain(_ context.Context, _ ledger.Caller, ref string) (*ledger.Record, error) {
 	return f.change(f.runAgain, ref)
 }
 
-func (f *fake) change(by func(string) (ledger.Record, error), ref string) (ledger.Record, error) {
+func (f *fake) change(by func(string) (ledger.Record, error), ref string) (*ledger.Record, error) {
 	f.mu.Lock()
 	f.refs = append(f.refs, ref)
 	f.mu.Unlock()
 	if by != nil {
-		return by(ref)
+		rec, err := by(ref)
+		return &rec, err
 	}
-	return ledger.Record{}, ledger.ErrNotFound
+	return nil, ledger.ErrNotFound
 }
 
 func (f *fake) Follow(ctx context.Context, _ ledger.Caller, ref string, after uint64, send func(ledger.Entry) error) error {

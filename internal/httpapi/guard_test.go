@@ -164,4 +164,6 @@ func BenchmarkSubmit(b *testing.B) {
 // quiet takes every job and remembers none.
 type quiet struct{ fake }
 
-func (*quiet) Submit(_ context.Context, t ledger.Task) (ledger.Record, error) { return queued(t), nil }
+func (*quiet) Submit(_ context.Context, t *ledger.Task) (*ledger.Record, error) {
+	return new(queued(*t)), nil
+}

@@ -27,21 +27,21 @@ import (
 // there.
 type Jobs interface {
 	// Submit returns when the job server has a background task, or when a sync one ended or its Wait lapsed; the record
-	// then says how far the job is. A ctx that ends first ends the call, not the job. With an error the record may still
-	// have an ID. The workload is Submit's to keep.
-	Submit(ctx context.Context, t ledger.Task) (ledger.Record, error)
+	// then says how far the job is. A ctx that ends first ends the call, not the job. With an error the record may be nil or
+	// have an ID. Submit may change t, and keeps its workload.
+	Submit(ctx context.Context, t *ledger.Task) (*ledger.Record, error)
 
 	// Job returns what is known of the job that ref, an id or a handle, names; it waits up to wait for the job's end.
-	Job(ctx context.Context, who ledger.Caller, ref string, wait time.Duration) (ledger.Record, error)
+	Job(ctx context.Context, who ledger.Caller, ref string, wait time.Duration) (*ledger.Record, error)
 
 	// List returns up to q.Limit records, newest first, and the Before of the next page; "" if there is none.
 	List(ctx context.Context, q ledger.Query) (records []ledger.Record, next string, err error)
 
 	// Cancel ends a job. The record is of one that has not ended yet where its run was told to end.
-	Cancel(ctx context.Context, who ledger.Caller, ref string) (ledger.Record, error)
+	Cancel(ctx context.Context, who ledger.Caller, ref string) (*ledger.Record, error)
 
 	// RunAgain submits a job that has ended once more, as a new one of the same owner, whose record it returns.
-	RunAgain(ctx context.Context, who ledger.Caller, ref string) (ledger.Record, error)
+	RunAgain(ctx context.Context, who ledger.Caller, ref string) (*ledger.Record, error)
 
 	// Follow calls send, on the caller's goroutine, for each entry of a job's log after the one with the number after, as it comes,
 	// and returns nil when the job has ended, else why it could not go on.

@@ -47,7 +47,7 @@ func (a *API) cancel(w *response, r *http.Request) error {
 		return err
 	}
 	rec, err := a.o.Jobs.Cancel(r.Context(), w.caller(), ref)
-	w.job = rec.ID
+	w.about(rec)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (a *API) runAgain(w *response, r *http.Request) error {
 	}
 	defer leave()
 	rec, err := a.o.Jobs.RunAgain(r.Context(), w.caller(), ref)
-	w.job = rec.ID
+	w.about(rec)
 	if err != nil {
 		return err
 	}
@@ -116,20 +116,20 @@ func (a *API) waitFor(w *response, r *http.Request, text string, def, most time.
 }
 
 // find looks up the job that the path names.
-func (a *API) find(w *response, r *http.Request, wait time.Duration) (ledger.Record, error) {
+func (a *API) find(w *response, r *http.Request, wait time.Duration) (*ledger.Record, error) {
 	ref, err := jobRef(r)
 	if err != nil {
-		return ledger.Record{}, err
+		return nil, err
 	}
 	if wait > 0 {
 		if !a.waiting.take(1) {
-			return ledger.Record{}, tooManyWaiting()
+			return nil, tooManyWaiting()
 		}
 		defer a.waiting.give(1)
 		w.waits()
 	}
 	rec, err := a.o.Jobs.Job(r.Context(), w.caller(), ref, wait)
-	w.job = rec.ID
+	w.about(rec)
 	return rec, err
 }
 
@@ -162,7 +162,7 @@ func (a *API) accepted(w *response, v view) error {
 }
 
 // writeResult answers with the bytes of the result alone; where there is none, with the job or with a problem.
-func (a *API) writeResult(w *response, rec ledger.Record) error {
+func (a *API) writeResult(w *response, rec *ledger.Record) error {
 	setHeader(w, "X-Job-Id", rec.ID)
 	setHeader(w, "X-Job-Handle", rec.Handle)
 	switch {

@@ -47,11 +47,11 @@ func (a *API) page(w *response, r *http.Request) error {
 		linkNext(w, "/jobs", filters, "cursor", cursor)
 	}
 	b := append(make([]byte, 0, 1<<10*(len(records)+1)), `{"items":[`...)
-	for i, rec := range records {
+	for i := range records {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendJob(b, view{Record: rec, listed: true})
+		b = appendJob(b, view{Record: &records[i], listed: true})
 	}
 	b = append(b, `],"next_cursor":`...)
 	b = appendKnown(b, cursor)

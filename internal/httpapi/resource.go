@@ -27,7 +27,7 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b
 
 // A view is a record, and how its resource is shown.
 type view struct {
-	ledger.Record
+	*ledger.Record
 	load   *load // of the function, shown to who has just submitted the job; nil: not shown
 	listed bool  // among others, without its result and warnings
 }
@@ -52,7 +52,7 @@ func (a *API) writeJob(w *response, status int, v view) error {
 // appendJob appends the job's resource. It is written by hand because an encoder would lay out and check again the JSON that
 // a worker sent, and refuse its duplicate keys.
 func appendJob(b []byte, v view) []byte {
-	rec := &v.Record
+	rec := v.Record
 	b = append(b, `{"id":`...)
 	b = appendKnown(b, rec.ID)
 	b = append(b, `,"owner":`...)
@@ -198,7 +198,7 @@ func appendLinks(b []byte, rec *ledger.Record) []byte {
 }
 
 // selfLink is the path of the job: by its id, because handles start over when a job server restarts.
-func selfLink(rec ledger.Record) string {
+func selfLink(rec *ledger.Record) string {
 	if rec.ID != "" {
 		return "/jobs/" + rec.ID
 	}

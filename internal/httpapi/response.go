@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gearman-gateway/internal/auth"
+	"gearman-gateway/internal/ledger"
 	"gearman-gateway/internal/limit"
 	"gearman-gateway/internal/tracing"
 )
@@ -44,6 +45,13 @@ type response struct {
 func (w *response) waits() {
 	w.waited = true
 	w.place.Leave()
+}
+
+// about notes which job the request is about, if any.
+func (w *response) about(rec *ledger.Record) {
+	if rec != nil {
+		w.job = rec.ID
+	}
 }
 
 // Unwrap is for http.ResponseController.

@@ -81,7 +81,7 @@ func cutDetail(s string) string {
 }
 
 // conforms returns why a function does not take a workload. path is where the workload is in the body: nowhere where it is the body.
-func (a *API) conforms(t ledger.Task, path ...string) error {
+func (a *API) conforms(t *ledger.Task, path ...string) error {
 	if a.o.Rules == nil {
 		return nil
 	}

@@ -107,7 +107,7 @@ func (a *API) pauseSink(w *response, r *http.Request) error {
 	if err := a.o.Webhooks.Pause(r.Context(), name); err != nil {
 		return err
 	}
-	a.audit(w, event.SinkPaused, name, event.Data{Sink: name})
+	a.audit(w, event.SinkPaused, name, event.Data{Rest: &event.Rest{Sink: name}})
 	return a.writeSink(w, r, name)
 }
 
@@ -120,7 +120,7 @@ func (a *API) resumeSink(w *response, r *http.Request) error {
 	if err := a.o.Webhooks.Resume(r.Context(), name); err != nil {
 		return err
 	}
-	a.audit(w, event.SinkResumed, name, event.Data{Sink: name})
+	a.audit(w, event.SinkResumed, name, event.Data{Rest: &event.Rest{Sink: name}})
 	return a.writeSink(w, r, name)
 }
 
@@ -138,7 +138,7 @@ func (a *API) replay(w *response, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.audit(w, event.SinkReplayed, name, event.Data{Sink: name, Replayed: &n})
+	a.audit(w, event.SinkReplayed, name, event.Data{Rest: &event.Rest{Sink: name, Replayed: &n}})
 	return writeJSON(w, http.StatusOK, struct {
 		Replayed int `json:"replayed"`
 	}{n})

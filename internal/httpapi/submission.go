@@ -85,8 +85,8 @@ func (s *submission) set(name, text string) (wrong string) {
 }
 
 // task turns a checked submission into what the ledger takes.
-func (s *submission) task(workload []byte) ledger.Task {
-	t := ledger.Task{
+func (s *submission) task(workload []byte) *ledger.Task {
+	t := &ledger.Task{
 		Function: s.Function, Unique: s.Unique, Mode: ledger.Mode(s.Mode), Workload: workload,
 		RunAt: s.runAt, Deadline: s.deadline, OnLost: ledger.OnLost(s.OnLost),
 		Callback: s.notify, Traceparent: s.traceparent, RequestID: s.requestID,

@@ -130,7 +130,7 @@ func preferAsync(w *response, r *http.Request, s *submission) {
 }
 
 // task checks a submission with a workload in it, and makes it a task. The mistakes are those that were found before.
-func (a *API) task(who *auth.Identity, s *submission, mistakes []fieldError) (ledger.Task, error) {
+func (a *API) task(who *auth.Identity, s *submission, mistakes []fieldError) (*ledger.Task, error) {
 	workload, mistake := s.workload()
 	if mistake != nil {
 		mistakes = append(mistakes, *mistake)
@@ -138,13 +138,13 @@ func (a *API) task(who *auth.Identity, s *submission, mistakes []fieldError) (le
 	if mistakes = a.checkMembers(s, mistakes); len(mistakes) > 0 {
 		p := validationError.because("The submission has mistakes.")
 		p.fields = mistakes
-		return ledger.Task{}, p.sorted()
+		return nil, p.sorted()
 	}
 	if err := permit(who, s.Function, s.Priority); err != nil {
-		return ledger.Task{}, err
+		return nil, err
 	}
 	if err := a.fits(who, s.Function, int64(len(workload))); err != nil {
-		return ledger.Task{}, err
+		return nil, err
 	}
 	t := s.task(workload)
 	t.Owner = who.Name
@@ -170,23 +170,23 @@ next:
 }
 
 // run submits t and, if it is sync, waits: as long as s says, else as the Prefer header says, else as configured.
-func (a *API) run(w *response, r *http.Request, s *submission, t ledger.Task) (ledger.Record, error) {
+func (a *API) run(w *response, r *http.Request, s *submission, t *ledger.Task) (*ledger.Record, error) {
 	if t.Mode == ledger.Sync {
 		w.set("Vary", "Prefer")
 		most := a.longestWait(w, t.Function)
 		if err := checkWait(r, s.Timeout, most); err != nil {
-			return ledger.Record{}, err
+			return nil, err
 		}
 		t.Wait = a.waitFor(w, r, s.Timeout, a.o.SyncTimeout, most)
 		if !a.waiting.take(1) {
-			return ledger.Record{}, tooManyWaiting()
+			return nil, tooManyWaiting()
 		}
 		defer a.waiting.give(1)
 		w.waits()
 	}
 	rec, err := a.hand(r.Context(), s, t)
-	w.job = rec.ID
-	if rec.Replayed {
+	w.about(rec)
+	if rec != nil && rec.Replayed {
 		w.set("Idempotent-Replayed", "true")
 	}
 	return rec, err
@@ -194,22 +194,22 @@ func (a *API) run(w *response, r *http.Request, s *submission, t ledger.Task) (l
 
 // hand gives a task to the ledger, if there is a worker where s requires one. Of workers that nobody can tell about it is assumed that
 // they are there.
-func (a *API) hand(ctx context.Context, s *submission, t ledger.Task) (ledger.Record, error) {
+func (a *API) hand(ctx context.Context, s *submission, t *ledger.Task) (*ledger.Record, error) {
 	if s.RequireWorker {
 		if workers, _, known := a.o.Servers.Load(t.Function); known && workers == 0 {
-			return ledger.Record{}, noWorker.because("No worker for the function is connected. Nothing was submitted.")
+			return nil, noWorker.because("No worker for the function is connected. Nothing was submitted.")
 		}
 	}
 	leave, err := a.begin(t.Owner, t.Function)
 	if err != nil {
-		return ledger.Record{}, err
+		return nil, err
 	}
 	defer leave()
 	return a.o.Jobs.Submit(ctx, t)
 }
 
 // submitted is how a job is shown to who has just submitted it.
-func (a *API) submitted(rec ledger.Record) view {
+func (a *API) submitted(rec *ledger.Record) view {
 	l := &load{}
 	l.workers, l.queued, l.known = a.o.Servers.Load(rec.Function)
 	return view{Record: rec, load: l}

@@ -64,7 +64,7 @@ func (l *Ledger) tryAgain(j *job, v *event.Verdict) bool {
 	l.unplace(j)
 	j.Handle, j.Server, j.doubt, j.unheard = "", "", false, nil
 	l.move(j, Scheduled)
-	l.apply(j, event.JobScheduled, event.Data{})
+	l.apply(j, event.JobScheduled, &event.Data{})
 	j.submitted = false
 	l.submitAt(j, j.RunAt)
 	return true

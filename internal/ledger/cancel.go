@@ -18,18 +18,18 @@ var (
 // Cancel ends a job that is scheduled or queued, and one that runs in our own pool, whose handler then sees its context end. It
 // returns the record; of a job of our own pool it may still be running. The error is ErrNotFound, ErrEnded, ErrRunning, or why the
 // job server could not be told.
-func (l *Ledger) Cancel(ctx context.Context, who Caller, ref string) (Record, error) {
+func (l *Ledger) Cancel(ctx context.Context, who Caller, ref string) (*Record, error) {
 	j := l.find(who, ref)
 	if j == nil {
 		return l.cancelElsewhere(ctx, who, ref)
 	}
 	defer l.release(j)
 	l.mu.Lock()
-	r, run, where := j.Record, j.run, gearman.Job{Server: j.Server, Handle: j.Handle, Generation: j.generation}
+	r, run, where := new(j.Record), j.run, gearman.Job{Server: j.Server, Handle: j.Handle, Generation: j.generation}
 	waits := j.ours == 0 && (r.State == Scheduled || j.pending && r.State == Queued)
 	if waits && j.live() {
 		l.end(j, Cancelled, event.JobCancelled, cancelled())
-		r = j.Record
+		*r = j.Record
 		l.mu.Unlock()
 		return r, nil
 	}
@@ -51,29 +51,30 @@ func (l *Ledger) Cancel(ctx context.Context, who Caller, ref string) (Record, er
 	if j.live() {
 		l.end(j, Cancelled, event.JobCancelled, cancelled())
 	}
-	return j.Record, nil
+	*r = j.Record
+	return r, nil
 }
 
 // cancelElsewhere cancels a stranger's job. What the store alone has, has ended.
-func (l *Ledger) cancelElsewhere(ctx context.Context, who Caller, ref string) (Record, error) {
+func (l *Ledger) cancelElsewhere(ctx context.Context, who Caller, ref string) (*Record, error) {
 	switch r, err := l.inStore(ctx, who, ref); {
 	case err == nil:
-		return r, ErrEnded
+		return &r, ErrEnded
 	case !errors.Is(err, ErrNotFound):
-		return Record{}, err
+		return nil, err
 	}
 	where, r, err := l.stranger(ctx, who, ref)
 	if err != nil {
-		return Record{}, err
+		return nil, err
 	}
 	if r.State == Running {
-		return r, ErrRunning
+		return &r, ErrRunning
 	}
 	if err := l.o.Servers.CancelJob(ctx, where); err != nil {
-		return r, refusedCancel(err)
+		return &r, refusedCancel(err)
 	}
 	r.State, r.Gearman = Cancelled, nil
-	return r, nil
+	return &r, nil
 }
 
 func cancelled() *event.Error {

@@ -23,7 +23,7 @@ var (
 func (j *job) own() bool { return j.Mode == Tracked || !j.RunAt.IsZero() }
 
 // enter makes a record for a task, or finds the one that it joins. Either is held. j is nil where that is in the store alone.
-func (l *Ledger) enter(ctx context.Context, t Task) (j *job, how entry, err error) {
+func (l *Ledger) enter(ctx context.Context, t *Task) (j *job, how entry, err error) {
 	if t.Key != nil {
 		if j, found, err := l.byKey(ctx, t.Key); found || err != nil {
 			return j, replayed, err
@@ -45,7 +45,7 @@ func (l *Ledger) enter(ctx context.Context, t Task) (j *job, how entry, err erro
 	if err != nil {
 		j.refused = err
 		if j.live() { // nobody has cancelled it meanwhile
-			close(j.done)
+			j.wake()
 		}
 		l.dismiss(j)
 		j.waiters--
@@ -72,12 +72,12 @@ func (l *Ledger) enter(ctx context.Context, t Task) (j *job, how entry, err erro
 
 // commit makes a change of a job durable; the caller's end does not end that. The job may have ended meanwhile, and its end been
 // stored first: then it is stored once more.
-func (l *Ledger) commit(ctx context.Context, j *job, c Change, events ...event.Event) error {
+func (l *Ledger) commit(ctx context.Context, j *job, c *Change, events ...event.Event) error {
 	err := l.o.Store.Commit(context.WithoutCancel(ctx), c, events...)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err == nil && j.State.Ended() && !c.Record.State.Ended() {
-		l.o.Store.Apply(j.change())
+		l.store(j)
 	}
 	return err
 }
@@ -97,10 +97,11 @@ func (l *Ledger) addKey(ctx context.Context, j *job, k *Key) error {
 		return nil
 	}
 	l.mu.Lock()
-	c := j.change()
+	var c Change
+	j.change(&c)
 	l.mu.Unlock()
 	c.Key = &Key{Key: k.Key, Fingerprint: k.Fingerprint, ID: j.ID, At: time.Now()}
-	err := l.commit(ctx, j, c)
+	err := l.commit(ctx, j, &c)
 	if err != nil {
 		l.release(j)
 	}
@@ -110,7 +111,7 @@ func (l *Ledger) addKey(ctx context.Context, j *job, k *Key) error {
 	return err
 }
 
-func (l *Ledger) newJob(t Task) *job {
+func (l *Ledger) newJob(t *Task) *job {
 	j := &job{
 		Record: Record{
 			ID: uuid.Must(uuid.NewV7()).String(), Owner: t.Owner, Function: t.Function, Unique: t.Unique, Mode: t.Mode, Priority: t.Priority,
@@ -123,7 +124,6 @@ func (l *Ledger) newJob(t Task) *job {
 		size:      int64(len(t.Workload)),
 		entering:  true,
 		waiters:   1,
-		done:      make(chan struct{}),
 	}
 	if j.durable {
 		j.ready = make(chan struct{})
@@ -173,17 +173,18 @@ func (l *Ledger) room(j *job) (other *job, err error) {
 }
 
 // first returns the change that enters a job, and what it causes.
-func (l *Ledger) first(j *job, t Task) (c Change, events []event.Event) {
+func (l *Ledger) first(j *job, t *Task) (c *Change, events []event.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if j.State == Scheduled {
-		events = []event.Event{l.event(j, event.JobScheduled, event.Data{})}
+		events = make([]event.Event, 1)
+		l.event(&events[0], j, event.JobScheduled, &event.Data{})
 	}
 	workload := t.Workload
 	if workload == nil {
 		workload = []byte{} // nil would say that there is none to keep
 	}
-	return Change{Record: j.Record, Workload: workload, Key: j.key}, events
+	return &Change{Record: j.Record, Workload: workload, Key: j.key}, events
 }
 
 // byKey finds the job that was submitted with an idempotency key, held. It is nil, and found, where that is in the store alone.
@@ -211,14 +212,14 @@ func (l *Ledger) byKey(ctx context.Context, k *Key) (j *job, found bool, err err
 }
 
 // replayed answers for a key whose job is in the store alone.
-func (l *Ledger) replayed(ctx context.Context, t Task) (Record, error) {
+func (l *Ledger) replayed(ctx context.Context, t *Task) (*Record, error) {
 	known, err := l.o.Store.Key(ctx, t.Key.Key)
 	if err != nil {
-		return Record{}, fmt.Errorf("idempotency key: %w", err)
+		return nil, fmt.Errorf("idempotency key: %w", err)
 	}
 	r, err := l.o.Store.Get(ctx, known.ID)
 	r.Replayed = true
-	return l.expire(r), err
+	return l.expire(&r), err
 }
 
 // late reports whether a job's deadline is over at a time.

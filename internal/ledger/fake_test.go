@@ -146,14 +146,14 @@ type store struct {
 	events  []event.Event
 }
 
-func (s *store) Apply(c Change, events ...event.Event) {
+func (s *store) Apply(c *Change, events ...event.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.changes = append(s.changes, c.Record)
 	s.events = append(s.events, events...)
 }
 
-func (s *store) Commit(ctx context.Context, c Change, events ...event.Event) error {
+func (s *store) Commit(ctx context.Context, c *Change, events ...event.Event) error {
 	if err := s.memory.Commit(ctx, c); err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func (s *store) types(t *testing.T, subject string) []event.Type {
 
 // lab is a ledger between a scripted cluster and a recording store. Its tests run in a synctest bubble.
 type lab struct {
-	*Ledger
+	plain
 	t       *testing.T
 	servers *servers
 	store   *store
@@ -257,6 +257,32 @@ func (o *outcome) must(t *testing.T) Record {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// plain is a ledger whose methods take and return values.
+type plain struct{ *Ledger }
+
+func (p plain) Submit(ctx context.Context, t Task) (Record, error) {
+	return value(p.Ledger.Submit(ctx, &t))
+}
+
+func (p plain) Job(ctx context.Context, who Caller, ref string, wait time.Duration) (Record, error) {
+	return value(p.Ledger.Job(ctx, who, ref, wait))
+}
+
+func (p plain) Cancel(ctx context.Context, who Caller, ref string) (Record, error) {
+	return value(p.Ledger.Cancel(ctx, who, ref))
+}
+
+func (p plain) RunAgain(ctx context.Context, who Caller, ref string) (Record, error) {
+	return value(p.Ledger.RunAgain(ctx, who, ref))
+}
+
+func value(r *Record, err error) (Record, error) {
+	if r == nil {
+		return Record{}, err
+	}
+	return *r, err
 }
 
 // begin calls Submit and returns with the task on its way to the job server.
@@ -374,8 +400,8 @@ func (x *index) consistent() error {
 		default:
 			sync++
 		}
-		if j.State.Ended() != isClosed(j.done) {
-			wrong("job %s is %s, and its waiters were woken: %v", id, j.State, isClosed(j.done))
+		if j.State.Ended() != j.over || j.done != nil && isClosed(j.done) != j.over {
+			wrong("job %s is %s, and its waiters were woken: %v", id, j.State, j.over)
 		}
 		if live := slices.Contains(x.wired(j.Function, j.wire), j); live == j.State.Ended() {
 			wrong("job %s is %s, and found by its unique: %v", id, j.State, live)
@@ -461,11 +487,11 @@ func (d *disk) reopen() *disk {
 	return &disk{records: maps.Clone(d.records), workloads: maps.Clone(d.workloads), keys: maps.Clone(d.keys), lazy: d.lazy}
 }
 
-func (d *disk) Apply(c Change, events ...event.Event) {
+func (d *disk) Apply(c *Change, events ...event.Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.lazy {
-		d.waiting = append(d.waiting, c)
+		d.waiting = append(d.waiting, *c)
 		return
 	}
 	d.put(c, events)
@@ -474,12 +500,12 @@ func (d *disk) Apply(c Change, events ...event.Event) {
 // flush does what waits. The lock is held.
 func (d *disk) flush() {
 	for _, c := range d.waiting {
-		d.put(c, nil)
+		d.put(&c, nil)
 	}
 	d.waiting = nil
 }
 
-func (d *disk) put(c Change, events []event.Event) {
+func (d *disk) put(c *Change, events []event.Event) {
 	d.events = append(d.events, events...)
 	switch {
 	case c.Record.ID == "":
@@ -501,7 +527,7 @@ func (d *disk) put(c Change, events []event.Event) {
 	}
 }
 
-func (d *disk) Commit(ctx context.Context, c Change, events ...event.Event) error {
+func (d *disk) Commit(ctx context.Context, c *Change, events ...event.Event) error {
 	d.mu.Lock()
 	hold, before := d.hold, d.before
 	d.before = nil
@@ -730,7 +756,7 @@ func (b *life) ends(id string, want State) Record {
 func (s *submission) failed() { s.tell(gearman.Update{Kind: gearman.Failed}) }
 
 // inMemory returns a ledger without a store that runs until the test ends.
-func inMemory(t *testing.T, o Options) (*Ledger, *servers) {
+func inMemory(t *testing.T, o Options) (plain, *servers) {
 	t.Helper()
 	s := &servers{submits: make(chan *submission, 1000)}
 	o.Servers = s
@@ -739,5 +765,5 @@ func inMemory(t *testing.T, o Options) (*Ledger, *servers) {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Stop)
-	return l, s
+	return plain{l}, s
 }

@@ -14,18 +14,27 @@ type job struct {
 	lines      []Entry             // of the log, bounded by Ledger.log
 	wire       string              // the unique on the wire
 	generation uint64              // of the connection that submitted it; 0 when that is gone for good
-	submitted  bool                // job.submitted was told
 	since      time.Time           // when it might first have run; zero: it has not
-	timed      bool                // StartedAt is when its run began, and not when somebody said that it was over
 	ours       int                 // runs of it by our own pool, which tells more than the packets of the job server do
 	run        *gearman.Assignment // the latest of them that has not ended
 	unheard    *gearman.Update     // how the job server said that it ended, while our own pool ran it
 	waiters    int                 // who need its result yet
-	done       chan struct{}       // closed when it has ended or was withdrawn
+	done       chan struct{}       // closed when it has ended or was withdrawn; nil while nobody waits for that
 	followed   chan struct{}       // not nil while somebody waits for its log to grow; closed when it does
 	refused    error               // it was withdrawn, and why
 	requestID  string              // of the request that submitted it, for the log; "" after a restart
 	merged     *job                // the job server coalesced it with this one
+	submitted  bool                // job.submitted was told
+	timed      bool                // StartedAt is when its run began, and not when somebody said that it was over
+	over       bool                // it has ended or was withdrawn
+	gone       bool                // forgotten
+	spilled    bool                // its result is too large to keep
+
+	durable  bool // the store has it from the beginning
+	pending  bool // a submit is still to come
+	there    bool // a job server has it by its latest submit
+	entering bool // who submits it has no answer yet
+	doubt    bool // it may be doomed where it is
 
 	// where it is kept
 	entered  *list.Element // in entered
@@ -35,33 +44,42 @@ type job struct {
 	bytes    int64         // of Result and Warnings
 	logSeq   uint64        // of the last of lines
 	logBytes int           // of the payloads of lines
-	spilled  bool          // its result is too large to keep
-	gone     bool          // forgotten
 
 	// of jobs that the ledger itself submits
-	durable  bool          // the store has it from the beginning
 	key      *Key          // of its submit
 	workload []byte        // nil where the store keeps it
 	size     int64         // of the workload
 	epoch    int           // counts its submits
-	pending  bool          // a submit is still to come
-	there    bool          // a job server has it by its latest submit
 	ready    chan struct{} // closed when it is stored, or is not going to be
 	due      *alarm        // of the next submit
 	deadline *alarm
-	entering bool // who submits it has no answer yet
-	doubt    bool // it may be doomed where it is
 	pause    time.Duration
 }
 
 func (j *job) live() bool { return !j.gone && !j.State.Ended() }
 
-// ended returns a channel that is closed when the job has ended; for no job, one that never is.
-func (j *job) ended() <-chan struct{} {
+// untilOver returns a channel that is closed when the job has ended or was withdrawn; for no job, one that never is.
+func (x *index) untilOver(j *job) <-chan struct{} {
 	if j == nil {
 		return nil
 	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if j.done == nil {
+		j.done = make(chan struct{})
+		if j.over {
+			close(j.done)
+		}
+	}
 	return j.done
+}
+
+// wake tells who waits for a job that it is over.
+func (j *job) wake() {
+	j.over = true
+	if j.done != nil {
+		close(j.done)
+	}
 }
 
 type key struct{ function, unique string }

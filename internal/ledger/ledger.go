@@ -62,12 +62,18 @@ type Ledger struct {
 	o      Options
 	stored bool // Store keeps what the ledger forgets
 	index
-	told      [1]event.Event // what apply tells the Store; guarded by index.mu
-	clock     clock          // submits and questions, which may have to wait for a job server
-	deadlines clock          // which wait for nobody
-	slots     chan struct{}  // bounds what clock has under way
+	told      telling       // guarded by index.mu
+	clock     clock         // submits and questions, which may have to wait for a job server
+	deadlines clock         // which wait for nobody
+	slots     chan struct{} // bounds what clock has under way
 	stop      context.CancelFunc
 	running   sync.WaitGroup // what clock began, and its own goroutine
+}
+
+// telling is what a Store is told: it is large, and keeps none of it.
+type telling struct {
+	change Change
+	events [1]event.Event
 }
 
 // New returns an empty ledger.
@@ -100,18 +106,18 @@ func New(o Options) *Ledger {
 //
 // When ctx ends first Submit returns its error, and the job goes on. The error is ErrFull, ErrStoreFailed, one of the idempotency
 // key's (see Task.Key), or one of gearman.Client.Submit; with gearman.ErrOutcomeUnknown the Record has its ID, and can be asked for
-// later.
-func (l *Ledger) Submit(ctx context.Context, t Task) (Record, error) {
+// later. With an error after which there is nothing to ask for it is nil. Submit may change t, and keeps its Workload.
+func (l *Ledger) Submit(ctx context.Context, t *Task) (*Record, error) {
 	t.Mode = cmp.Or(t.Mode, Background)
 	if t.Key != nil {
 		t.Key = &Key{Key: keyOf(t.Owner, t.Key.Key), Fingerprint: t.Key.Fingerprint}
 	}
-	span := l.trace(&t)
+	span := l.trace(t)
 	defer span.End()
 	j, how, err := l.enter(ctx, t)
 	if err != nil {
 		failed(span, err)
-		return Record{}, err
+		return nil, err
 	}
 	if j == nil { // the key's job is in the store alone
 		return l.replayed(ctx, t)
@@ -121,7 +127,7 @@ func (l *Ledger) Submit(ctx context.Context, t Task) (Record, error) {
 		select {
 		case <-j.ready:
 		case <-ctx.Done():
-			return Record{}, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 	}
 	if how == entered {
@@ -140,7 +146,7 @@ func (l *Ledger) Submit(ctx context.Context, t Task) (Record, error) {
 		lapse := time.NewTimer(t.Wait)
 		defer lapse.Stop()
 		select {
-		case <-j.done:
+		case <-l.untilOver(j):
 		case <-lapse.C:
 		case <-ctx.Done():
 			return j.stub(nil), context.Cause(ctx)
@@ -152,15 +158,15 @@ func (l *Ledger) Submit(ctx context.Context, t Task) (Record, error) {
 }
 
 // stub is what a caller gets with an error: enough to ask for the job later, unless there is none because nothing was submitted.
-func (j *job) stub(err error) Record {
+func (j *job) stub(err error) *Record {
 	if errors.Is(err, gearman.ErrNotSent) || errors.As(err, new(*gearman.ServerError)) || errors.As(err, new(*gearman.NameError)) {
-		return Record{}
+		return nil
 	}
-	return Record{ID: j.ID, Owner: j.Owner, Function: j.Function, Mode: j.Mode}
+	return &Record{ID: j.ID, Owner: j.Owner, Function: j.Function, Mode: j.Mode}
 }
 
 // send gives the task to a job server. The record is there before: our own pool may finish a job before its handle is read.
-func (l *Ledger) send(ctx context.Context, j *job, t Task, span tracing.Span) error {
+func (l *Ledger) send(ctx context.Context, j *job, t *Task, span tracing.Span) error {
 	where, err := l.o.Servers.Submit(ctx, gearman.Task{
 		Function: t.Function, Unique: j.wire, Workload: t.Workload, Priority: t.Priority, Background: t.Mode == Background,
 		Timeout: l.o.SubmitTimeout,
@@ -205,9 +211,9 @@ func (l *Ledger) withdraw(j *job, err error) {
 	}
 	j.refused = err
 	l.dismiss(j)
-	close(j.done)
+	j.wake()
 	if j.durable {
-		l.o.Store.Apply(Change{Record: j.Record, Key: j.key, Forget: true})
+		l.o.Store.Apply(&Change{Record: j.Record, Key: j.key, Forget: true})
 	}
 }
 
@@ -219,13 +225,14 @@ func (l *Ledger) dismiss(j *job) {
 }
 
 // snapshot returns the record, or why it was withdrawn.
-func (l *Ledger) snapshot(j *job) (Record, error) {
+func (l *Ledger) snapshot(j *job) (*Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if j.merged != nil {
 		j = j.merged
 	}
-	return j.Record, j.refused
+	r := j.Record
+	return &r, j.refused
 }
 
 // release lets go of a job that find or enter has held: its result may be dropped.
@@ -257,14 +264,14 @@ const askInterval = time.Second
 // and a background job that no server knows any more becomes Unknown. A handle that is not in the ledger but that a job server
 // knows is a stranger's job: its Record has no ID. The error is ErrNotFound, or why a job server could not be asked for a stranger's
 // job.
-func (l *Ledger) Job(ctx context.Context, who Caller, ref string, wait time.Duration) (Record, error) {
+func (l *Ledger) Job(ctx context.Context, who Caller, ref string, wait time.Duration) (*Record, error) {
 	lapse := time.NewTimer(wait)
 	defer lapse.Stop()
 	again := time.NewTicker(askInterval)
 	defer again.Stop()
 	j := l.find(who, ref)
 	defer func() { l.release(j) }()
-	var r Record
+	var r *Record
 	for {
 		before := r
 		var err error
@@ -274,7 +281,7 @@ func (l *Ledger) Job(ctx context.Context, who Caller, ref string, wait time.Dura
 		} else {
 			r, err = l.elsewhere(ctx, who, ref)
 		}
-		if errors.Is(err, ErrNotFound) && before.State != "" { // it was there a moment ago
+		if errors.Is(err, ErrNotFound) && before != nil { // it was there a moment ago
 			before.State, before.Gearman = Unknown, &gearman.JobStatus{}
 			return before, nil
 		}
@@ -282,7 +289,7 @@ func (l *Ledger) Job(ctx context.Context, who Caller, ref string, wait time.Dura
 			return r, err
 		}
 		select {
-		case <-j.ended():
+		case <-l.untilOver(j):
 		case <-again.C:
 		case <-lapse.C:
 			wait = 0
@@ -293,9 +300,9 @@ func (l *Ledger) Job(ctx context.Context, who Caller, ref string, wait time.Dura
 }
 
 // look returns a record, and asks for it first where the job server may know more.
-func (l *Ledger) look(ctx context.Context, j *job) (Record, error) {
+func (l *Ledger) look(ctx context.Context, j *job) (*Record, error) {
 	l.mu.Lock()
-	r, err, epoch, unique := j.Record, j.refused, j.epoch, j.wire
+	r, err, epoch, unique := new(j.Record), j.refused, j.epoch, j.wire
 	where := gearman.Job{Server: j.Server, Handle: j.Handle, Generation: j.generation}
 	there := j.live() && j.Server != "" && (j.there || !j.own())
 	l.mu.Unlock()
@@ -313,7 +320,7 @@ func (l *Ledger) look(ctx context.Context, j *job) (Record, error) {
 }
 
 // expire leaves out a result that is older than it may get.
-func (l *Ledger) expire(r Record) Record {
+func (l *Ledger) expire(r *Record) *Record {
 	if r.Kept && time.Since(r.EndedAt) > l.o.ResultTTL {
 		r.Kept, r.Result = false, nil
 	}
@@ -321,13 +328,13 @@ func (l *Ledger) expire(r Record) Record {
 }
 
 // elsewhere looks for what is not in memory: in the store, then with the job servers.
-func (l *Ledger) elsewhere(ctx context.Context, who Caller, ref string) (Record, error) {
+func (l *Ledger) elsewhere(ctx context.Context, who Caller, ref string) (*Record, error) {
 	r, err := l.inStore(ctx, who, ref)
 	if !errors.Is(err, ErrNotFound) {
-		return l.expire(r), err
+		return l.expire(&r), err
 	}
 	_, r, err = l.stranger(ctx, who, ref)
-	return r, err
+	return &r, err
 }
 
 // inStore looks for what is not in memory in the store.

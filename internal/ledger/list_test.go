@@ -6,7 +6,7 @@ import "testing"
 func TestAListLetsOthersHaveTheLock(t *testing.T) {
 	l, _ := inMemory(t, Options{})
 	enter := func(owner string) *job {
-		j := l.newJob(Task{Owner: owner, Function: "f", Mode: Background})
+		j := l.newJob(&Task{Owner: owner, Function: "f", Mode: Background})
 		if _, err := l.room(j); err != nil {
 			t.Fatal(err)
 		}

@@ -27,7 +27,7 @@ const (
 
 func newMemory(events event.Sink) *memory { return &memory{events: events, keys: map[string]Key{}} }
 
-func (m *memory) Apply(c Change, events ...event.Event) {
+func (m *memory) Apply(c *Change, events ...event.Event) {
 	if c.Forget && c.Key != nil {
 		m.mu.Lock()
 		delete(m.keys, c.Key.Key)
@@ -38,11 +38,11 @@ func (m *memory) Apply(c Change, events ...event.Event) {
 	}
 }
 
-func (m *memory) Commit(_ context.Context, c Change, events ...event.Event) error {
+func (m *memory) Commit(_ context.Context, c *Change, events ...event.Event) error {
 	if c.Key != nil && !m.take(*c.Key) {
 		return ErrKeyTaken
 	}
-	m.Apply(Change{}, events...)
+	m.Apply(&Change{}, events...)
 	return nil
 }
 

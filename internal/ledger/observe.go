@@ -30,7 +30,7 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 		if live {
 			l.started(j)
 		}
-		l.apply(j, t, about)
+		l.apply(j, t, &about)
 	case event.JobProgress:
 		if live {
 			l.progress(j, *d.Progress)
@@ -45,7 +45,7 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 		}
 	case event.FunctionAfterExecute:
 		l.leave(a, j)
-		l.apply(j, t, about)
+		l.apply(j, t, &about)
 		switch {
 		case live:
 			l.complete(j, d.Result)
@@ -54,7 +54,7 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 		}
 	case event.FunctionOnFailure:
 		l.leave(a, j)
-		l.apply(j, t, about)
+		l.apply(j, t, &about)
 		switch {
 		case live && d.Reason == event.HandedBack:
 			l.handedBack(j)

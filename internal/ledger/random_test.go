@@ -16,7 +16,7 @@ import (
 
 // chaos is a JobServers whose answers, updates and workers are a matter of chance.
 type chaos struct {
-	l    *Ledger
+	l    plain
 	work sync.WaitGroup
 
 	mu      sync.Mutex
@@ -181,7 +181,7 @@ func atRandom(t *testing.T, o Options) {
 	c := &chaos{random: rand.New(rand.NewSource(seed)), queued: map[string]string{}, handles: map[string]bool{}}
 	s := &store{memory: newMemory(nil)}
 	o.Servers, o.Store, o.SubmitTimeout = c, s, time.Millisecond
-	l := New(o)
+	l := plain{New(o)}
 	l.stored = false
 	c.l = l
 
@@ -232,7 +232,7 @@ func atRandom(t *testing.T, o Options) {
 	checkEvents(t, s.events)
 }
 
-func randomCall(t *testing.T, l *Ledger, random *rand.Rand) {
+func randomCall(t *testing.T, l plain, random *rand.Rand) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	if random.Intn(5) == 0 {

@@ -20,7 +20,7 @@ type world struct {
 
 	mu         sync.Mutex
 	random     *rand.Rand
-	ledger     *Ledger
+	ledger     plain
 	jobs       map[string]*worldJob // by unique
 	last       int
 	generation uint64
@@ -195,9 +195,9 @@ func trackedAtRandom(t *testing.T, seed int64, asked bool) {
 	d := newDisk()
 	d.lazy = true
 	var life sync.RWMutex // held while the ledger is replaced; nobody waits for time to pass while he holds it
-	var l *Ledger
+	var l plain
 	begin := func() {
-		l = New(Options{Servers: w, Store: d})
+		l = plain{New(Options{Servers: w, Store: d})}
 		w.mu.Lock()
 		w.ledger = l
 		w.mu.Unlock()

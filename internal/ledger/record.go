@@ -84,13 +84,16 @@ type Record struct {
 	Function string
 	Unique   string // the caller's
 	Mode     Mode
-	Priority gearman.Priority
 	State    State
+
+	Priority gearman.Priority
+	Kept     bool // a completed job's Result is here: false when nobody told it to the gateway, or it expired
+	Sent     bool // of a job that is not to run twice: its submit was begun
+	Replayed bool // Submit found it under the task's idempotency key
 
 	Gearman  *gearman.JobStatus // what the job server said of a live job for this snapshot; nil if it was not or could not be asked
 	Progress *event.Progress    // nil until a worker reported any
 	Result   []byte             // of a completed job
-	Kept     bool               // a completed job's Result is here: false when nobody told it to the gateway, or it expired
 	Error    *event.Error       // of a job that ended without a result
 	Warnings [][]byte
 
@@ -100,13 +103,11 @@ type Record struct {
 	Retry       Retry     // of a tracked job
 	Attempt     int       // how often it was tried again because it failed
 	Deaths      int       // how often its run died where we could see it: its handler's process did, or a job server lost it
-	Sent        bool      // of a job that is not to run twice: its submit was begun
 	RetryOf     string    // id of the job that this one runs again
 	Traceparent string    // W3C trace context of its submit, or of the request where there are no traces
 	Callback    *event.Callback
 	EventSeq    uint64  // Seq of its latest event
 	Log         []Entry // set by Job and Store.Get, and in the change that ends a job
-	Replayed    bool    // Submit found it under the task's idempotency key
 
 	SubmittedAt time.Time
 	StartedAt   time.Time // zero until known

@@ -15,26 +15,26 @@ var (
 
 // RunAgain submits a tracked job that failed, was lost or cancelled as a new job of the same owner, whose RetryOf names the old one. The error is
 // ErrNotFound, one of the above, or one of Submit.
-func (l *Ledger) RunAgain(ctx context.Context, who Caller, ref string) (Record, error) {
+func (l *Ledger) RunAgain(ctx context.Context, who Caller, ref string) (*Record, error) {
 	old, workload, err := l.ended(ctx, who, ref)
 	switch {
 	case err != nil:
-		return Record{}, err
+		return nil, err
 	case !old.State.Ended():
-		return Record{}, ErrNotEnded
+		return nil, ErrNotEnded
 	case old.State == Completed:
-		return Record{}, ErrCompleted
+		return nil, ErrCompleted
 	case old.Mode != Tracked:
-		return Record{}, ErrNoWorkload
+		return nil, ErrNoWorkload
 	}
 	if workload == nil {
 		if workload, err = l.o.Store.Workload(ctx, old.ID); errors.Is(err, ErrNotFound) {
-			return Record{}, ErrNoWorkload
+			return nil, ErrNoWorkload
 		} else if err != nil {
-			return Record{}, fmt.Errorf("reading the workload of job %s: %w", old.ID, err)
+			return nil, fmt.Errorf("reading the workload of job %s: %w", old.ID, err)
 		}
 	}
-	return l.Submit(ctx, Task{
+	return l.Submit(ctx, &Task{
 		Owner: old.Owner, Function: old.Function, Workload: workload, Mode: old.Mode, Priority: old.Priority, Unique: old.Unique,
 		OnLost: old.OnLost, Retry: old.Retry, RetryOf: old.ID, Callback: old.Callback, Traceparent: old.Traceparent,
 	})

@@ -11,13 +11,13 @@ import (
 // Store keeps records beyond the ledger's memory and the gateway's life. It is safe for concurrent use.
 type Store interface {
 	// Apply takes a change and the events that it causes. It does not block. Changes are stored in the order in which they
-	// were given, soon, many at a time, and the slice of events is not kept; of several changes of one record that wait, the last is enough. What cannot be
+	// were given, soon, many at a time; neither c nor the slice of events is kept. Of several changes of one record that wait, the last is enough. What cannot be
 	// stored now, because the disk is full say, is tried again until it is.
-	Apply(c Change, events ...event.Event)
+	Apply(c *Change, events ...event.Event)
 
 	// Commit is Apply that returns when the change is durable. After an error, which wraps ErrStoreFailed, nothing of the
 	// change is stored or will be. What Apply was given before is stored first.
-	Commit(ctx context.Context, c Change, events ...event.Event) error
+	Commit(ctx context.Context, c *Change, events ...event.Event) error
 
 	// Get returns a record with its result and warnings, by id or, where ref is none, by handle the newest that has it;
 	// ErrNotFound if there is none.

@@ -22,6 +22,9 @@ func (l *Ledger) log(j *job, e Entry) {
 		return
 	}
 	e.Seq, e.At = j.logSeq, time.Now()
+	if len(j.lines) == 1 {
+		j.lines = slices.Grow(j.lines, 2) // most logs end with the third: queued, running, and how it ended
+	}
 	j.lines = append(j.lines, e)
 	l.count(j, len(e.Payload))
 	for len(j.lines) > maxLogEntries || j.logBytes > maxLogBytes {

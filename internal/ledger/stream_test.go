@@ -20,7 +20,7 @@ type following struct {
 	err     error
 }
 
-func follow(ctx context.Context, l *Ledger, ref string, after uint64) *following {
+func follow(ctx context.Context, l plain, ref string, after uint64) *following {
 	f := &following{done: make(chan struct{})}
 	go func() {
 		defer close(f.done)
@@ -59,14 +59,14 @@ func TestFollowTellsAllAndThenWhatComes(t *testing.T) {
 		r := b.enter(Task{Mode: Tracked})
 		s := b.next()
 		s.created(at("H:1"))
-		live := follow(t.Context(), b.Ledger, r.ID, 0)
+		live := follow(t.Context(), b.plain, r.ID, 0)
 		s.tell(gearman.Update{Kind: gearman.Status, Numerator: 1, Denominator: 2})
 		s.data("a")
 		all := []string{"1: queued", "2: running", "3: 1/2", "4: a", "5: warning w", "6: completed"}
 		if diff := cmp.Diff(all[:4], live.say()); diff != "" {
 			t.Error(diff)
 		}
-		back := follow(t.Context(), b.Ledger, "H:1", 2)
+		back := follow(t.Context(), b.plain, "H:1", 2)
 		s.tell(gearman.Update{Kind: gearman.Warning, Payload: []byte("w")})
 		if live.ended() {
 			t.Error("ended before the job")
@@ -86,7 +86,7 @@ func TestFollowTellsAllAndThenWhatComes(t *testing.T) {
 				b.restart()
 			}
 			for after := range 8 {
-				late := follow(t.Context(), b.Ledger, r.ID, uint64(after))
+				late := follow(t.Context(), b.plain, r.ID, uint64(after))
 				if !late.ended() || late.err != nil {
 					t.Fatalf("%s: ended %v, %v", where, late.ended(), late.err)
 				}
@@ -111,7 +111,7 @@ func TestALogIsBounded(t *testing.T) {
 			for range n {
 				s.data(string(make([]byte, chunk)))
 			}
-			f := follow(t.Context(), b.Ledger, r.ID, 0)
+			f := follow(t.Context(), b.plain, r.ID, 0)
 			most := min(maxLogEntries, maxLogBytes/chunk)
 			if len(f.entries) > most || len(f.entries) < most-1 {
 				t.Errorf("chunks of %d bytes: %d entries", chunk, len(f.entries))
@@ -144,7 +144,7 @@ func TestTheLogsOfEndedJobsMakeRoom(t *testing.T) {
 		r := b.enter(Task{Mode: Tracked})
 		s := b.next()
 		s.created(at("H:2"))
-		f := follow(t.Context(), b.Ledger, r.ID, 0)
+		f := follow(t.Context(), b.plain, r.ID, 0)
 		s.data("hello")
 		s.completed("")
 		if diff := cmp.Diff([]string{"1: queued", "2: running", "3: hello", "4: completed"}, f.say()); diff != "" {
@@ -172,12 +172,12 @@ func TestFollowEndsWithItsCallerOrItsJob(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
-		f := follow(ctx, b.Ledger, r.ID, 0)
+		f := follow(ctx, b.plain, r.ID, 0)
 		cancel(gone)
 		if !f.ended() || f.err != gone {
 			t.Errorf("ended %v: %v", f.ended(), f.err)
 		}
-		f = follow(t.Context(), b.Ledger, r.ID, 0)
+		f = follow(t.Context(), b.plain, r.ID, 0)
 		b.enter(Task{Mode: Tracked}) // there is room for one record
 		if !f.ended() {
 			t.Error("a job that was forgotten is followed for ever")
@@ -194,10 +194,10 @@ func TestANumberIsNeverGivenTwice(t *testing.T) {
 			s.data("x")
 			later(time.Millisecond)
 		}
-		before := follow(t.Context(), b.Ledger, r.ID, 0)
+		before := follow(t.Context(), b.plain, r.ID, 0)
 		last := before.entries[len(before.entries)-1].Seq
 		b.restart()
-		after := follow(t.Context(), b.Ledger, r.ID, last)
+		after := follow(t.Context(), b.plain, r.ID, last)
 		s = b.next()
 		s.created(gearman.Job{Server: g1, Handle: "H:1", Generation: 1})
 		s.completed("y")

@@ -118,9 +118,10 @@ func (l *Ledger) markSent(ctx context.Context, j *job) error {
 	}
 	l.mu.Lock()
 	j.Sent = true
-	c := j.change()
+	var c Change
+	j.change(&c)
 	l.mu.Unlock()
-	return l.commit(ctx, j, c)
+	return l.commit(ctx, j, &c)
 }
 
 func (l *Ledger) stillDue(j *job, epoch int) bool {
@@ -138,7 +139,7 @@ func (l *Ledger) again(j *job, epoch int) {
 	}
 	if j.Sent {
 		j.Sent = false
-		l.o.Store.Apply(j.change())
+		l.store(j)
 	}
 	l.submitLater(j)
 }
@@ -223,7 +224,7 @@ func (l *Ledger) forgotten(j *job) {
 			l.end(j, Failed, event.JobFailed, &event.Error{Kind: "lost", Message: "the job server lost the job too often"})
 			return
 		}
-		l.o.Store.Apply(j.change())
+		l.store(j)
 	}
 	j.doubt = false
 	l.drop(j) // what a run that did not end has sent

@@ -27,7 +27,8 @@ func (l *Ledger) enterUpdate(j *job, u gearman.Update) {
 	case j.State.Ended(): // a second end after a cancel, or our pool was faster
 	case j.ours > 0: // our pool has told it already, or will, even if this connection is lost
 		if u.Kind.Ends() {
-			j.unheard = &u
+			heard := u // which is not to be on the heap for every update
+			j.unheard = &heard
 		}
 	default:
 		l.hear(j, u)
@@ -79,7 +80,7 @@ func (j *job) coalesced(with *job, where gearman.Job) bool {
 func (l *Ledger) merge(j, other *job) {
 	l.dismiss(j)
 	j.merged = other
-	close(j.done)
+	j.wake()
 }
 
 // submitted tells once that a job server has the job.
@@ -89,7 +90,7 @@ func (l *Ledger) submitted(j *job) {
 		if j.Attempt == 0 {
 			l.o.Meter.JobSubmitted(&j.Record)
 		}
-		l.apply(j, event.JobSubmitted, event.Data{})
+		l.apply(j, event.JobSubmitted, &event.Data{})
 	}
 }
 
@@ -140,7 +141,7 @@ func (l *Ledger) hear(j *job, u gearman.Update) {
 }
 
 // learn enters the answer to a status request about a job's submit and returns the record.
-func (l *Ledger) learn(j *job, epoch int, status gearman.JobStatus) (Record, error) {
+func (l *Ledger) learn(j *job, epoch int, status gearman.JobStatus) (*Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if j.live() && j.epoch == epoch && (j.there || !j.own()) {
@@ -162,7 +163,7 @@ func (l *Ledger) learn(j *job, epoch int, status gearman.JobStatus) (Record, err
 	if !r.State.Ended() {
 		r.Gearman = &status
 	}
-	return r, j.refused
+	return &r, j.refused
 }
 
 // started notes that a job runs now.
@@ -183,7 +184,7 @@ func (l *Ledger) begun(j *job) bool {
 	j.StartedAt, j.timed = time.Now(), false
 	l.submitted(j)
 	l.move(j, Running)
-	l.apply(j, event.JobStarted, event.Data{})
+	l.apply(j, event.JobStarted, &event.Data{})
 	return true
 }
 
@@ -191,7 +192,7 @@ func (l *Ledger) progress(j *job, p event.Progress) {
 	l.started(j)
 	j.Progress = &p
 	l.log(j, Entry{Progress: &p})
-	l.apply(j, event.JobProgress, event.Data{Progress: &p})
+	l.apply(j, event.JobProgress, &event.Data{Progress: &p})
 }
 
 // data keeps a part of a result: what a worker sends by and by is the beginning of what it completes with.
@@ -201,7 +202,7 @@ func (l *Ledger) data(j *job, b []byte) {
 		j.Result = append(j.Result, b...) // earlier snapshots see their own length of it
 	}
 	l.log(j, Entry{Payload: b})
-	l.apply(j, event.JobData, event.Data{Chunk: b})
+	l.apply(j, event.JobData, &event.Data{Chunk: b})
 }
 
 // maxWarnings bounds the warnings kept of one job; later ones are told as events only.
@@ -213,7 +214,7 @@ func (l *Ledger) warning(j *job, b []byte) {
 		j.Warnings = append(j.Warnings, b)
 	}
 	l.log(j, Entry{Warning: true, Payload: b})
-	l.apply(j, event.JobWarning, event.Data{Chunk: b})
+	l.apply(j, event.JobWarning, &event.Data{Chunk: b})
 }
 
 func (l *Ledger) complete(j *job, rest []byte) {
@@ -294,42 +295,48 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 	}
 	l.logEnd(j, s, kind, 0)
 	if t == "" {
-		l.o.Store.Apply(j.change())
+		l.store(j)
 	} else {
-		l.apply(j, t, event.Data{Error: e, Result: j.Result})
+		l.apply(j, t, &event.Data{Error: e, Result: j.Result})
 	}
-	close(j.done)
+	j.wake()
 	l.shed(l.o.MaxBytes, j.EndedAt.Add(-l.o.ResultTTL), l.stored)
 }
 
 // apply gives a change and the event it causes to the store, with what every event of a job says.
-func (l *Ledger) apply(j *job, t event.Type, d event.Data) {
-	l.told[0] = l.event(j, t, d) // first: the change tells its seq
-	l.o.Store.Apply(j.change(), l.told[:]...)
-	l.told[0] = event.Event{}
+func (l *Ledger) apply(j *job, t event.Type, d *event.Data) {
+	l.event(&l.told.events[0], j, t, d) // first: the change tells its seq
+	l.store(j, l.told.events[:]...)
+	l.told.events[0] = event.Event{}
 }
 
-// change is what the store is to know of a job: its log, too, when it has ended.
-func (j *job) change() Change {
-	r := j.Record
-	if r.State.Ended() {
-		r.Log = j.lines
+// store gives a change to the store.
+func (l *Ledger) store(j *job, events ...event.Event) {
+	j.change(&l.told.change)
+	l.o.Store.Apply(&l.told.change, events...)
+	l.told.change = Change{}
+}
+
+// change makes c what the store is to know of a job: its log, too, when it has ended.
+func (j *job) change(c *Change) {
+	c.Record = j.Record
+	if c.Record.State.Ended() {
+		c.Record.Log = j.lines
 	}
-	return Change{Record: r}
 }
 
-func (l *Ledger) event(j *job, t event.Type, d event.Data) event.Event {
+// event makes e the next one of a job, of which d says what only this one does.
+func (l *Ledger) event(e *event.Event, j *job, t event.Type, d *event.Data) {
 	j.EventSeq++
-	d.ID, d.Owner, d.Handle, d.Server, d.Function, d.Unique = j.ID, j.Owner, j.Handle, j.Server, j.Function, j.Unique
-	d.State = string(j.State)
-	subject := j.Handle
+	e.ID, e.Type, e.Subject, e.Seq, e.Time, e.Data = event.NewID(), t, j.Handle, j.EventSeq, time.Now(), *d
+	to := &e.Data
+	to.ID, to.Owner, to.Handle, to.Server, to.Function, to.Unique = j.ID, j.Owner, j.Handle, j.Server, j.Function, j.Unique
+	to.State = string(j.State)
 	if j.ID != "" { // not a foreign client's
-		subject, d.Mode, d.Priority = j.ID, string(j.Mode), j.Priority.String()
+		e.Subject, to.Mode, to.Priority = j.ID, string(j.Mode), j.Priority.String()
 	}
-	e := event.New(t, subject, j.EventSeq, time.Now(), d)
 	e.Traceparent, e.Promised = j.Traceparent, j.ID != "" && j.own()
 	if j.Callback != nil && j.Callback.Events.Match(t) {
 		e.Callback = j.Callback.URL
 	}
-	return e
 }

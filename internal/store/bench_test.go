@@ -29,7 +29,7 @@ func BenchmarkCommit(b *testing.B) {
 	for range callers {
 		all.Go(func() {
 			for left.Add(-1) >= 0 {
-				if err := d.Commit(context.Background(), ledger.Change{Record: job(newID()), Workload: make([]byte, 100)}); err != nil {
+				if err := d.Commit(context.Background(), &ledger.Change{Record: job(newID()), Workload: make([]byte, 100)}); err != nil {
 					b.Error(err)
 					return
 				}

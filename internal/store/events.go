@@ -38,11 +38,12 @@ func (e *entry) encode(source string) {
 // entries returns the events that anybody may want. A body is made later, off the publisher's path, where it is not cheap.
 func (d *DB) entries(events []event.Event) []entry {
 	var kept []entry
-	for _, e := range events {
+	for i := range events {
+		e := &events[i]
 		if !d.o.Wanted(webhook.HeadOf(e)) {
 			continue
 		}
-		kept = append(kept, entry{Event: e, function: e.Data.Function, owner: e.Data.Owner})
+		kept = append(kept, entry{Event: *e, function: e.Data.Function, owner: e.Data.Owner})
 		if len(e.Data.Result) >= largePayload || len(e.Data.Chunk) >= largePayload {
 			kept[len(kept)-1].encode(d.o.Source)
 		}
@@ -51,7 +52,7 @@ func (d *DB) entries(events []event.Event) []entry {
 }
 
 // Publish implements webhook.Outbox: it is an Apply that changes no record.
-func (d *DB) Publish(events ...event.Event) { d.Apply(ledger.Change{}, events...) }
+func (d *DB) Publish(events ...event.Event) { d.Apply(&ledger.Change{}, events...) }
 
 // Full implements webhook.Outbox.
 func (d *DB) Full() bool { return d.full.Load() }

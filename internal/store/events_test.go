@@ -84,9 +84,9 @@ func TestEventsOfNoRecordAreStoredInOrder(t *testing.T) {
 	d := open(t, Options{Dir: t.TempDir()})
 	release := hold(t, d)
 	d.Publish(happened("w", 1))
-	d.Apply(ledger.Change{}, happened("w", 2), happened("v", 1))
+	d.Apply(&ledger.Change{}, happened("w", 2), happened("v", 1))
 	committed := make(chan error, 1)
-	go func() { committed <- d.Commit(t.Context(), ledger.Change{}, happened("w", 3)) }()
+	go func() { committed <- d.Commit(t.Context(), &ledger.Change{}, happened("w", 3)) }()
 	eventually(t, "the commit waits", func() bool { return d.queue.len() == 3 })
 	d.Publish(happened("w", 4))
 	d.Publish()
@@ -114,17 +114,17 @@ func TestEventsOfOneSubjectKeepTheirOrder(t *testing.T) {
 				c := ledger.Change{Record: job(ids[i])}
 				switch random.IntN(10) {
 				case 0:
-					if err := d.Commit(t.Context(), c, happened(ids[i], seq)); err != nil {
+					if err := d.Commit(t.Context(), &c, happened(ids[i], seq)); err != nil {
 						t.Error(err)
 					}
 				case 1:
-					if err := d.Commit(t.Context(), ledger.Change{}, happened(ids[i], seq)); err != nil {
+					if err := d.Commit(t.Context(), &ledger.Change{}, happened(ids[i], seq)); err != nil {
 						t.Error(err)
 					}
 				case 2, 3, 4:
 					d.Publish(happened(ids[i], seq))
 				default:
-					d.Apply(c, happened(ids[i], seq))
+					d.Apply(&c, happened(ids[i], seq))
 				}
 			}
 		})
@@ -151,7 +151,7 @@ func TestAnEventThatIsThereAlreadyStays(t *testing.T) {
 	d.Publish(e, happened("s", 2))
 	r := job(newID())
 	commit(t, d, ledger.Change{Record: r})
-	if err := d.Commit(t.Context(), ledger.Change{Record: r}, e, happened("s", 3)); err != nil {
+	if err := d.Commit(t.Context(), &ledger.Change{Record: r}, e, happened("s", 3)); err != nil {
 		t.Error(err)
 	}
 	diff(t, told(t, d, "s"), counted(3))
@@ -163,10 +163,10 @@ func TestAVoidChangeHasNoEvents(t *testing.T) {
 	first, second := job(newID()), job(newID())
 	commit(t, d, ledger.Change{Record: first, Key: &ledger.Key{Key: "k", ID: first.ID, At: time.Now()}})
 	c := ledger.Change{Record: second, Key: &ledger.Key{Key: "k", ID: second.ID, At: time.Now()}}
-	if err := d.Commit(t.Context(), c, happened(second.ID, 1)); !errors.Is(err, ledger.ErrKeyTaken) {
+	if err := d.Commit(t.Context(), &c, happened(second.ID, 1)); !errors.Is(err, ledger.ErrKeyTaken) {
 		t.Errorf("got %v, want ErrKeyTaken", err)
 	}
-	d.Apply(ledger.Change{Record: first, Forget: true}, happened(first.ID, 1))
+	d.Apply(&ledger.Change{Record: first, Forget: true}, happened(first.ID, 1))
 	diff(t, told(t, d, second.ID), []uint64(nil))
 	diff(t, told(t, d, first.ID), counted(1))
 }
@@ -177,10 +177,10 @@ func TestEventsBesideAChangeThatCannotBeStored(t *testing.T) {
 	refuse(t, d)
 	release := hold(t, d)
 	bad, good := job(newID()), job(newID())
-	d.Apply(ledger.Change{Record: good}, happened(good.ID, 1))
-	d.Apply(ledger.Change{Record: bad, Workload: []byte{0}}, happened(bad.ID, 1))
+	d.Apply(&ledger.Change{Record: good}, happened(good.ID, 1))
+	d.Apply(&ledger.Change{Record: bad, Workload: []byte{0}}, happened(bad.ID, 1))
 	d.Publish(happened("w", 1))
-	d.Apply(ledger.Change{Record: good}, happened(good.ID, 2))
+	d.Apply(&ledger.Change{Record: good}, happened(good.ID, 2))
 	release()
 	diff(t, told(t, d, good.ID), counted(2))
 	diff(t, told(t, d, "w"), counted(1))
@@ -210,7 +210,7 @@ func TestGrownTellsOfEventsInTheLog(t *testing.T) {
 		if isClosed(grown) {
 			t.Error("it is told that the log has grown, and it has not")
 		}
-		if err := d.Commit(t.Context(), ledger.Change{}, happened("s", seq)); err != nil {
+		if err := d.Commit(t.Context(), &ledger.Change{}, happened("s", seq)); err != nil {
 			t.Fatal(err)
 		}
 		if !isClosed(grown) {

@@ -21,7 +21,7 @@ func TestWhatIsOldGoes(t *testing.T) {
 		r := full(newID())
 		r.State, r.EndedAt = ledger.Completed, at
 		ended[i] = r
-		d.Apply(ledger.Change{Record: r, Workload: []byte("w")})
+		d.Apply(&ledger.Change{Record: r, Workload: []byte("w")})
 	}
 	failed, running := full(newID()), job(newID())
 	failed.State, failed.Kept, failed.Result, failed.EndedAt = ledger.Failed, false, nil, at
@@ -67,7 +67,7 @@ func TestExpiryGoesInSmallBatches(t *testing.T) {
 	for range jobs {
 		r := full(newID())
 		r.EndedAt = at
-		d.Apply(ledger.Change{Record: r})
+		d.Apply(&ledger.Change{Record: r})
 	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)

@@ -62,7 +62,7 @@ func TestAFullDisk(t *testing.T) {
 	entered := map[string]bool{} // by id: whether it was acknowledged
 	enter := func() error {
 		id := newID()
-		err := d.Commit(t.Context(), ledger.Change{Record: job(id), Workload: make([]byte, 1000)}, happened(id, 1))
+		err := d.Commit(t.Context(), &ledger.Change{Record: job(id), Workload: make([]byte, 1000)}, happened(id, 1))
 		entered[id] = err == nil
 		return err
 	}
@@ -86,7 +86,7 @@ func TestAFullDisk(t *testing.T) {
 			for _, id := range []string{known, applied} {
 				r := job(id)
 				r.Attempt = round*10 + i
-				d.Apply(ledger.Change{Record: r}, promised(id, round*10+i+1))
+				d.Apply(&ledger.Change{Record: r}, promised(id, round*10+i+1))
 			}
 		}
 		if err := enter(); !errors.Is(err, ledger.ErrStoreFailed) {
@@ -151,10 +151,10 @@ func TestCloseOnAFullDiskSaysWhatIsLost(t *testing.T) {
 	}
 	fill(t, disk)
 	for err = nil; err == nil; {
-		err = d.Commit(t.Context(), ledger.Change{Record: job(newID()), Workload: make([]byte, 10_000)})
+		err = d.Commit(t.Context(), &ledger.Change{Record: job(newID()), Workload: make([]byte, 10_000)})
 	}
 	for range 3 {
-		d.Apply(ledger.Change{Record: job(newID()), Workload: make([]byte, 100_000)})
+		d.Apply(&ledger.Change{Record: job(newID()), Workload: make([]byte, 100_000)})
 	}
 	if err := d.Close(); err == nil || !strings.Contains(err.Error(), fmt.Sprint(3, " changes are lost")) {
 		t.Errorf("got %v, want it to say that 3 changes are lost", err)

@@ -62,7 +62,7 @@ func commits(d *DB) {
 	for {
 		id := newID()
 		r := job(id)
-		err := d.Commit(context.Background(), ledger.Change{
+		err := d.Commit(context.Background(), &ledger.Change{
 			Record: r, Workload: []byte(id), Key: &ledger.Key{Key: id, ID: id, At: time.Now()},
 		}, promised(id, 1))
 		if err != nil {
@@ -71,7 +71,7 @@ func commits(d *DB) {
 		}
 		fmt.Println(id) // one write, so that lines do not mix
 		r.State = ledger.Running
-		d.Apply(ledger.Change{Record: r}, promised(id, 2))
+		d.Apply(&ledger.Change{Record: r}, promised(id, 2))
 	}
 }
 

@@ -24,7 +24,7 @@ func populate(t *testing.T, d *DB, n int) []ledger.Record {
 		r.Mode = ledger.Modes[i/2%len(ledger.Modes)]
 		r.Owner = []string{"", "alice", "bob"}[i/7%3]
 		all = append(all, r)
-		d.Apply(ledger.Change{Record: r})
+		d.Apply(&ledger.Change{Record: r})
 	}
 	return all
 }

@@ -129,7 +129,7 @@ func TestALetterHasAllOfIt(t *testing.T) {
 	d.Publish(e)
 	var heads []webhook.Head
 	advance(t, d, "a", webhook.Step{Look: 9, Wants: func(h webhook.Head) bool { heads = append(heads, h); return true }})
-	diff(t, heads, []webhook.Head{webhook.HeadOf(e)})
+	diff(t, heads, []webhook.Head{webhook.HeadOf(&e)})
 	at := time.Date(2027, 1, 1, 0, 0, 0, 1000, time.UTC)
 	log := []webhook.Attempt{{At: at, Duration: 5, Status: 500, Error: "no", Answer: []byte{0, 255}}, {At: at.Add(time.Hour), Error: "again"}}
 	advance(t, d, "a", webhook.Step{Ends: []webhook.Ended{{N: 1, Subject: "s", State: webhook.Pending, Due: at, Attempts: 2, Log: log}}})

@@ -55,7 +55,7 @@ func job(id string) ledger.Record {
 
 func commit(t testing.TB, d *DB, c ledger.Change) {
 	t.Helper()
-	if err := d.Commit(t.Context(), c); err != nil {
+	if err := d.Commit(t.Context(), &c); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -213,7 +213,7 @@ func TestAHandleIsTheNewestThatHasIt(t *testing.T) {
 	for range 3 {
 		r := job(newID())
 		r.Handle, newest = "H:h:1", r.ID
-		d.Apply(ledger.Change{Record: r})
+		d.Apply(&ledger.Change{Record: r})
 	}
 	if got := get(t, d, "H:h:1").ID; got != newest {
 		t.Errorf("got %s, want %s", got, newest)
@@ -224,7 +224,7 @@ func TestForgetTakesAllOfIt(t *testing.T) {
 	d := open(t, Options{Dir: t.TempDir()})
 	r := full(newID())
 	commit(t, d, ledger.Change{Record: r, Workload: []byte("w"), Key: &ledger.Key{Key: "k", ID: r.ID, At: time.Now()}})
-	d.Apply(ledger.Change{Record: r, Forget: true})
+	d.Apply(&ledger.Change{Record: r, Forget: true})
 	_, errGet := d.Get(t.Context(), r.ID)
 	_, errWorkload := d.Workload(t.Context(), r.ID)
 	_, errKey := d.Key(t.Context(), "k")
@@ -255,7 +255,7 @@ func TestAKeyIsTakenUntilItExpires(t *testing.T) {
 	diff(t, got, key)
 
 	other := ledger.Key{Key: "k", Fingerprint: []byte{2}, ID: second.ID, At: at.Add(2 * time.Hour)}
-	if err := d.Commit(t.Context(), ledger.Change{Record: second, Key: &other}); !errors.Is(err, ledger.ErrKeyTaken) {
+	if err := d.Commit(t.Context(), &ledger.Change{Record: second, Key: &other}); !errors.Is(err, ledger.ErrKeyTaken) {
 		t.Errorf("got %v, want ErrKeyTaken", err)
 	}
 	if _, err := d.Get(t.Context(), second.ID); !errors.Is(err, ledger.ErrNotFound) {
@@ -285,7 +285,7 @@ func TestOfConcurrentCommitsWithOneKeyOneWins(t *testing.T) {
 	for i := range keys * callers {
 		go func() {
 			r, key := job(newID()), fmt.Sprint("k", i%keys)
-			err := d.Commit(t.Context(), ledger.Change{Record: r, Key: &ledger.Key{Key: key, ID: r.ID, At: time.Now()}})
+			err := d.Commit(t.Context(), &ledger.Change{Record: r, Key: &ledger.Key{Key: key, ID: r.ID, At: time.Now()}})
 			outcomes <- outcome{key, r.ID, err}
 		}()
 	}
@@ -375,10 +375,10 @@ func TestAClosedStoreTakesNothing(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Commit(t.Context(), ledger.Change{Record: job(newID())}); !errors.Is(err, ledger.ErrStoreFailed) {
+	if err := d.Commit(t.Context(), &ledger.Change{Record: job(newID())}); !errors.Is(err, ledger.ErrStoreFailed) {
 		t.Errorf("got %v, want ErrStoreFailed", err)
 	}
-	d.Apply(ledger.Change{Record: job(newID())})
+	d.Apply(&ledger.Change{Record: job(newID())})
 	if _, err := d.List(t.Context(), ledger.Query{Limit: 1}); err == nil {
 		t.Error("a closed store lists")
 	}

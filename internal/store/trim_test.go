@@ -273,7 +273,7 @@ func TestAnEmptyLogKnowsWhereItEnded(t *testing.T) {
 			t.Errorf("after %d: %+v, %v, want %v", after, page, err, want)
 		}
 	}
-	if err := d.Commit(t.Context(), ledger.Change{}, event.New(event.JobProgress, "s", 3, now.get(), event.Data{})); err != nil {
+	if err := d.Commit(t.Context(), &ledger.Change{}, event.New(event.JobProgress, "s", 3, now.get(), event.Data{})); err != nil {
 		t.Fatal(err)
 	}
 	diff(t, deliver(t, d, "a"), map[string][]int64{"s": {3}})

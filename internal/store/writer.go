@@ -24,8 +24,8 @@ const (
 // Apply implements ledger.Store. Its events are in the log as soon as the change is durable. While nothing can be stored up to
 // 1,000,000 events that are Promised wait for it, and 100,000 of the others; those beyond are dropped, counted and logged. A key that
 // is another record's makes the change void, so a key should come with Commit, which can say so.
-func (d *DB) Apply(c ledger.Change, events ...event.Event) {
-	o := &op{Change: c, events: d.entries(events)}
+func (d *DB) Apply(c *ledger.Change, events ...event.Event) {
+	o := &op{Change: *c, events: d.entries(events)}
 	if o.idle() {
 		return
 	}
@@ -42,8 +42,8 @@ func (d *DB) Apply(c ledger.Change, events ...event.Event) {
 // attempt fails, two seconds at most; when 10,000 others or 256 MiB wait it fails at once. When ctx ends first it returns the
 // cause of that, and the change may be stored or not. There is one exception to an error's promise that nothing will be stored: a
 // disk that fails to sync may yet have written the change, and show it if the machine dies before the next is stored.
-func (d *DB) Commit(ctx context.Context, c ledger.Change, events ...event.Event) error {
-	o := &op{Change: c, events: d.entries(events)}
+func (d *DB) Commit(ctx context.Context, c *ledger.Change, events ...event.Event) error {
+	o := &op{Change: *c, events: d.entries(events)}
 	if o.idle() {
 		return nil
 	}

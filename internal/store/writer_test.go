@@ -26,7 +26,7 @@ func (q *queue) waiting() int {
 func hold(t *testing.T, d *DB) (release func()) {
 	t.Helper()
 	release = block(t, d)
-	d.Apply(ledger.Change{Record: job(newID())})
+	d.Apply(&ledger.Change{Record: job(newID())})
 	eventually(t, "the writer is at work", func() bool { return d.queue.len() == 0 })
 	return release
 }
@@ -38,7 +38,7 @@ func TestManyCommitsAreOneTransaction(t *testing.T) {
 	errs := make(chan error)
 	const callers = 100
 	for range callers {
-		go func() { errs <- d.Commit(t.Context(), ledger.Change{Record: job(newID()), Workload: []byte("w")}) }()
+		go func() { errs <- d.Commit(t.Context(), &ledger.Change{Record: job(newID()), Workload: []byte("w")}) }()
 	}
 	eventually(t, "the commits wait", func() bool { return d.queue.len() == callers })
 	release()
@@ -62,7 +62,7 @@ func TestOfManyChangesTheLastIsStored(t *testing.T) {
 		if i == 0 {
 			c = ledger.Change{Record: r, Workload: []byte("w"), Key: &ledger.Key{Key: "k", ID: r.ID, At: time.Now()}}
 		}
-		d.Apply(c, happened(r.ID, i+1))
+		d.Apply(&c, happened(r.ID, i+1))
 	}
 	if got := d.queue.len(); got != 1 {
 		t.Errorf("%d changes wait, want 1", got)
@@ -93,13 +93,13 @@ func TestChangesKeepTheirOrder(t *testing.T) {
 	}
 	apply := func(seq int) {
 		c, e := change(seq)
-		d.Apply(c, e)
+		d.Apply(&c, e)
 	}
 	committed := make(chan error, 1)
 	apply(1)
 	go func() {
 		c, e := change(2)
-		committed <- d.Commit(t.Context(), c, e)
+		committed <- d.Commit(t.Context(), &c, e)
 	}()
 	eventually(t, "the commit waits", func() bool { return d.queue.len() == 2 })
 	apply(3)
@@ -147,16 +147,16 @@ func TestManyRecordsKeepTheirOrder(t *testing.T) {
 				e := happened(r.ID, seq)
 				switch random.IntN(20) {
 				case 0:
-					if err := d.Commit(t.Context(), ledger.Change{Record: r}, e); err != nil {
+					if err := d.Commit(t.Context(), &ledger.Change{Record: r}, e); err != nil {
 						t.Error(err)
 					}
 				case 1:
-					d.Apply(ledger.Change{Record: r}, e)
+					d.Apply(&ledger.Change{Record: r}, e)
 					if got, err := d.Get(t.Context(), r.ID); err != nil || got.Attempt != seq {
 						t.Errorf("got change %d, %v, want %d", got.Attempt, err, seq)
 					}
 				default:
-					d.Apply(ledger.Change{Record: r}, e)
+					d.Apply(&ledger.Change{Record: r}, e)
 				}
 			}
 		})
@@ -175,9 +175,9 @@ func TestAChangeAfterForgetStartsAnew(t *testing.T) {
 	r := full(newID())
 	commit(t, d, ledger.Change{Record: r, Workload: []byte("w")})
 	release := hold(t, d)
-	d.Apply(ledger.Change{Record: r, Forget: true})
-	d.Apply(ledger.Change{Record: ledger.Record{ID: r.ID, Attempt: 1}})
-	d.Apply(ledger.Change{Record: ledger.Record{ID: r.ID, Attempt: 2}})
+	d.Apply(&ledger.Change{Record: r, Forget: true})
+	d.Apply(&ledger.Change{Record: ledger.Record{ID: r.ID, Attempt: 1}})
+	d.Apply(&ledger.Change{Record: ledger.Record{ID: r.ID, Attempt: 2}})
 	release()
 	diff(t, get(t, d, r.ID), ledger.Record{ID: r.ID, Attempt: 2})
 }
@@ -202,11 +202,11 @@ func TestAChangeThatCannotBeStoredFailsAlone(t *testing.T) {
 	release := hold(t, d)
 	before := d.transactions.Load()
 	good, bad := []string{newID(), newID()}, []string{newID(), newID()}
-	d.Apply(ledger.Change{Record: job(good[0])})
-	d.Apply(ledger.Change{Record: job(bad[0]), Workload: []byte{0}})
+	d.Apply(&ledger.Change{Record: job(good[0])})
+	d.Apply(&ledger.Change{Record: job(bad[0]), Workload: []byte{0}})
 	errs := map[string]chan error{bad[1]: make(chan error, 1), good[1]: make(chan error, 1)}
 	for id, workload := range map[string]byte{bad[1]: 0, good[1]: 1} {
-		go func() { errs[id] <- d.Commit(t.Context(), ledger.Change{Record: job(id), Workload: []byte{workload}}) }()
+		go func() { errs[id] <- d.Commit(t.Context(), &ledger.Change{Record: job(id), Workload: []byte{workload}}) }()
 	}
 	eventually(t, "all wait", func() bool { return d.queue.len() == 4 })
 	release()
@@ -234,13 +234,13 @@ func TestTheQueueOfCommitsIsBounded(t *testing.T) {
 	release := hold(t, d)
 	errs := make(chan error)
 	for range maxCommits {
-		go func() { errs <- d.Commit(t.Context(), ledger.Change{Record: job(newID())}) }()
+		go func() { errs <- d.Commit(t.Context(), &ledger.Change{Record: job(newID())}) }()
 	}
 	eventually(t, "the queue is full", func() bool { return d.queue.len() == maxCommits })
-	if err := d.Commit(t.Context(), ledger.Change{Record: job(newID())}); !errors.Is(err, ledger.ErrStoreFailed) {
+	if err := d.Commit(t.Context(), &ledger.Change{Record: job(newID())}); !errors.Is(err, ledger.ErrStoreFailed) {
 		t.Errorf("got %v, want ErrStoreFailed", err)
 	}
-	d.Apply(ledger.Change{Record: job(newID())}) // has room all the same
+	d.Apply(&ledger.Change{Record: job(newID())}) // has room all the same
 	release()
 	for range maxCommits {
 		if err := <-errs; err != nil {
@@ -329,7 +329,7 @@ func TestACommitThatIsGivenUp(t *testing.T) {
 	cause := errors.New("the caller left")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	errs := make(chan error)
-	go func() { errs <- d.Commit(ctx, ledger.Change{Record: job(newID())}) }()
+	go func() { errs <- d.Commit(ctx, &ledger.Change{Record: job(newID())}) }()
 	eventually(t, "the commit waits", func() bool { return d.queue.len() == 1 })
 	cancel(cause)
 	if err := <-errs; !errors.Is(err, cause) || errors.Is(err, ledger.ErrStoreFailed) {
@@ -346,7 +346,7 @@ func TestCloseStoresWhatWaits(t *testing.T) {
 	var ids []string
 	for range changes {
 		ids = append(ids, newID())
-		d.Apply(ledger.Change{Record: job(ids[len(ids)-1])})
+		d.Apply(&ledger.Change{Record: job(ids[len(ids)-1])})
 	}
 	release()
 	if err := d.Close(); err != nil {

@@ -108,7 +108,7 @@ func (s *Sender) Test(ctx context.Context, name string) (Attempt, error) {
 		return Attempt{}, ErrNoSink
 	}
 	now := time.Now()
-	e := event.New(event.SinkTest, name, uint64(now.UnixMicro()), now, event.Data{Sink: name, Reason: "somebody asked for it"})
+	e := event.New(event.SinkTest, name, uint64(now.UnixMicro()), now, event.Data{Rest: &event.Rest{Sink: name}, Reason: "somebody asked for it"})
 	return k.post.send(ctx, k.to, Letter{EventID: e.ID, Type: e.Type, Body: Encode(s.now().o.Source, e)}).Attempt, nil
 }
 

@@ -41,21 +41,11 @@ type Memory struct {
 	stale bool
 }
 
-// A memoryEvent is one of the log. What is asked for after its message was encoded is kept beside it.
+// A memoryEvent is one of the log.
 type memoryEvent struct {
 	message
-	n           int64
-	promised    bool
-	function    string
-	owner       string
-	time        time.Time
-	callback    string
-	traceparent string
-	deliveries  *memoryDelivery // any one; the others are its siblings
-}
-
-func (e *memoryEvent) head() Head {
-	return Head{Type: e.kind, Function: e.function, Callback: e.callback != ""}
+	n          int64
+	deliveries *memoryDelivery // any one; the others are its siblings
 }
 
 // NewMemory returns an empty one.
@@ -73,15 +63,12 @@ func NewMemory(o MemoryOptions) *Memory {
 func (m *Memory) Publish(events ...event.Event) {
 	var few [4]*memoryEvent
 	wanted := few[:0]
-	for _, e := range events {
-		if !m.o.Wanted(HeadOf(e)) {
+	for i := range events {
+		if !m.o.Wanted(HeadOf(&events[i])) {
 			continue
 		}
-		kept := &memoryEvent{
-			promised: e.Promised, function: e.Data.Function, owner: e.Data.Owner, time: e.Time, callback: e.Callback,
-			traceparent: e.Traceparent,
-		}
-		kept.take(m.o.Source, e)
+		kept := new(memoryEvent)
+		kept.take(&events[i])
 		wanted = append(wanted, kept)
 	}
 	if len(wanted) == 0 {
@@ -97,14 +84,14 @@ func (m *Memory) Publish(events ...event.Event) {
 }
 
 func (m *Memory) add(e *memoryEvent) {
-	if !m.shrink(1) && !e.promised {
+	if !m.shrink(1) && !e.event.Promised {
 		m.drops.drop()
 		return
 	}
 	e.n = m.last() + 1
 	m.log = append(m.log, e)
 	m.bytes += e.size
-	m.ids[e.id] = e.n
+	m.ids[e.event.ID] = e.n
 	if m.grown != nil {
 		close(m.grown)
 		m.grown = nil
@@ -153,7 +140,7 @@ func (m *Memory) giveUp() {
 	m.log = m.log[1:]
 	m.first++
 	m.bytes -= e.size
-	delete(m.ids, e.id)
+	delete(m.ids, e.event.ID)
 	for d := e.deliveries; d != nil; d = d.sibling {
 		d.sink.forget(d)
 	}
@@ -222,7 +209,7 @@ func (m *Memory) look(k *memorySink, s Step, now time.Time) (looked int) {
 	for looked < s.Look && k.position < m.last() {
 		looked++
 		k.position++
-		if e := m.at(k.position); s.Wants == nil || s.Wants(e.head()) {
+		if e := m.at(k.position); s.Wants == nil || s.Wants(HeadOf(&e.event)) {
 			k.add(e, now)
 		}
 	}

@@ -40,7 +40,7 @@ func (m *Memory) Due(_ context.Context, sink string, q DueQuery) (Ready, error) 
 	m.mu.Unlock()
 	for _, l := range r.Lines {
 		for i := range l.Letters {
-			l.Letters[i].Body, messages = messages[0].bytes(), messages[1:]
+			l.Letters[i].Body, messages = messages[0].bytes(m.o.Source), messages[1:]
 		}
 	}
 	return r, nil
@@ -48,9 +48,9 @@ func (m *Memory) Due(_ context.Context, sink string, q DueQuery) (Ready, error) 
 
 // letter returns d's without its body.
 func (d *memoryDelivery) letter() Letter {
-	e := d.event
+	e := &d.event.event
 	return Letter{
-		N: e.n, EventID: e.id, Type: e.kind, Callback: e.callback, Traceparent: e.traceparent,
+		N: d.event.n, EventID: e.ID, Type: e.Type, Callback: e.Callback, Traceparent: e.Traceparent,
 		Attempts: d.attempts, Log: slices.Clip(d.log), // the caller may append to it
 	}
 }
@@ -59,7 +59,7 @@ func (d *memoryDelivery) letter() Letter {
 func (m *Memory) Events(_ context.Context, q EventQuery) (EventPage, error) {
 	messages, page, err := m.page(q)
 	for _, e := range messages {
-		page.Bodies = append(page.Bodies, e.bytes())
+		page.Bodies = append(page.Bodies, e.bytes(m.o.Source))
 	}
 	return page, err
 }
@@ -69,7 +69,7 @@ func (m *Memory) page(q EventQuery) (selected []*message, page EventPage, err er
 	defer m.mu.Unlock()
 	after := q.After
 	switch n, known := m.ids[q.AfterID]; {
-	case q.AfterID != "" && (!known || q.Owner != "" && q.Owner != m.at(n).owner):
+	case q.AfterID != "" && (!known || q.Owner != "" && q.Owner != m.at(n).event.Data.Owner):
 		return nil, EventPage{}, ErrNoEvent
 	case q.AfterID != "":
 		after = n
@@ -81,10 +81,11 @@ func (m *Memory) page(q EventQuery) (selected []*message, page EventPage, err er
 	look := min(after+maxPageLook, m.last())
 	for after < look && len(selected) < q.Limit {
 		after++
-		e := m.at(after)
-		if (q.Types == nil || q.Types.Match(e.kind)) && (q.Subject == "" || q.Subject == e.subject) &&
-			(q.Owner == "" || q.Owner == e.owner) {
-			selected = append(selected, &e.message)
+		m := &m.at(after).message
+		e := &m.event
+		if (q.Types == nil || q.Types.Match(e.Type)) && (q.Subject == "" || q.Subject == e.Subject) &&
+			(q.Owner == "" || q.Owner == e.Data.Owner) {
+			selected = append(selected, m)
 		}
 	}
 	return selected, EventPage{Next: after, End: after >= m.last()}, nil
@@ -115,7 +116,7 @@ func (m *Memory) Backlog(_ context.Context, sink string) (Backlog, error) {
 		oldest = n // a sink has looked at what it has deliveries of
 	}
 	if e := m.at(oldest); e != nil {
-		b.Oldest = e.time
+		b.Oldest = e.event.Time
 	}
 	return b, nil
 }
@@ -173,7 +174,7 @@ func (l *listing) take(n int64, after string) {
 	for _, k := range l.sinks {
 		d := l.m.delivery(k, n)
 		if d != nil && k.name > after && slices.Contains(l.states, d.state) && len(l.found) < l.q.Limit &&
-			(l.q.Owner == "" || l.q.Owner == d.event.owner) {
+			(l.q.Owner == "" || l.q.Owner == d.event.event.Data.Owner) {
 			l.found = append(l.found, d.shown())
 		}
 	}
@@ -193,9 +194,9 @@ func newestBelow(n int64, sinks []*memorySink, states []DeliveryState) (newest i
 
 // shown returns d without its Log.
 func (d *memoryDelivery) shown() Delivery {
-	e := d.event
+	e := &d.event.event
 	return Delivery{
-		N: e.n, Sink: d.sink.name, Owner: e.owner, EventID: e.id, Type: e.kind, Subject: e.subject, Time: e.time,
+		N: d.event.n, Sink: d.sink.name, Owner: e.Data.Owner, EventID: e.ID, Type: e.Type, Subject: e.Subject, Time: e.Time,
 		State: d.state, Attempts: d.attempts, Due: d.due,
 	}
 }
@@ -270,7 +271,7 @@ func (m *Memory) replay(sink string, since, until time.Time, after int64) (count
 			break
 		}
 		d := m.delivery(k, last)
-		if at := d.event.time; at.Before(since) || !until.IsZero() && !at.Before(until) {
+		if at := d.event.event.Time; at.Before(since) || !until.IsZero() && !at.Before(until) {
 			continue
 		}
 		m.requeue(d)

@@ -83,7 +83,7 @@ func (k *memorySink) end(d *memoryDelivery, e Ended, now time.Time) {
 		k.leave(d, now)
 		return
 	}
-	l := k.lines[d.event.subject]
+	l := k.lines[d.event.event.Subject]
 	if l.first == d { // else it has been put behind one that was requeued, and is due when that has ended
 		d.due = e.Due
 		k.byDue.fix(l.index)
@@ -114,7 +114,7 @@ func (k *memorySink) move(d *memoryDelivery, to DeliveryState) {
 // lineUp puts d among the pending ones of its subject, which are in the order of the log: one that is requeued goes in front of the
 // later ones.
 func (k *memorySink) lineUp(d *memoryDelivery, now time.Time) {
-	subject := d.event.subject
+	subject := d.event.event.Subject
 	l := k.lines[subject]
 	if l != nil {
 		l.pending.push(d)
@@ -130,7 +130,7 @@ func (k *memorySink) lineUp(d *memoryDelivery, now time.Time) {
 
 // leave takes d out of its line; the next is due at once.
 func (k *memorySink) leave(d *memoryDelivery, now time.Time) {
-	l := k.lines[d.event.subject]
+	l := k.lines[d.event.event.Subject]
 	l.pending.remove(d.index)
 	if len(l.pending) == 0 {
 		k.byDue.remove(l.index)

@@ -38,22 +38,17 @@ const (
 // that are larger are left out or cut.
 func Encode(source string, e event.Event) []byte {
 	var m message
-	m.take(source, e)
-	return m.bytes()
+	m.take(&e)
+	return m.bytes(source)
 }
 
 // A message is one event, and its body once a sink needed it. It is shared by the sinks and safe for concurrent use.
 type message struct {
-	id      string
-	kind    event.Type
-	subject string
-	size    int64 // what it counts against a queue's bytes
-	source  string
-
+	event   event.Event // without its payload and texts after encode
+	size    int64       // what it counts against a queue's bytes
 	encode  sync.Once
-	event   event.Event // zero after encode
-	omitted bool        // the payload was too large to keep
-	body    []byte      // after encode
+	omitted bool   // the payload was too large to keep
+	body    []byte // after encode
 }
 
 // eventSize is what an event costs in memory besides its payload, roughly.
@@ -61,9 +56,9 @@ const eventSize = 1 << 10
 
 // take makes m that of e: of what may be sent, and of no more, so that a waiting message pins no large result. It is cheap: the body is
 // made later, off the publisher's path.
-func (m *message) take(source string, e event.Event) {
-	m.id, m.kind, m.subject, m.source = e.ID, e.Type, e.Subject, source
-	d := &e.Data
+func (m *message) take(e *event.Event) {
+	m.event = *e
+	d := &m.event.Data
 	if len(d.Result) >= maxBody || len(d.Chunk) >= maxBody {
 		d.Result, d.Chunk, m.omitted = nil, nil, true
 	}
@@ -77,14 +72,14 @@ func (m *message) take(source string, e event.Event) {
 	if d.Error != nil {
 		m.size += int64(len(d.Error.Message))
 	}
-	m.event = e
 }
 
 // bytes returns the body, and makes it when it is asked for the first time.
-func (m *message) bytes() []byte {
+func (m *message) bytes(source string) []byte {
 	m.encode.Do(func() {
-		m.body = encode(m.source, m.event, m.omitted)
-		m.event = event.Event{}
+		m.body = encode(source, &m.event, m.omitted)
+		d := &m.event.Data // of which function and owner are asked for, meanwhile too
+		d.Result, d.Chunk, d.Error, d.Reason, d.Rest = nil, nil, nil, "", nil
 	})
 	return m.body
 }
@@ -133,7 +128,7 @@ type links struct {
 }
 
 // encode makes the body. The payload is first to go when it is too large, then the long texts and lists.
-func encode(source string, e event.Event, omitted bool) []byte {
+func encode(source string, e *event.Event, omitted bool) []byte {
 	env := envelope{
 		SpecVersion: "1.0", ID: e.ID, Source: source, Type: e.Type, Subject: attribute(e.Subject),
 		Time: e.Time.UTC(), Timestamp: e.Time.UTC(), DataContentType: "application/json",
@@ -156,7 +151,7 @@ func encode(source string, e event.Event, omitted bool) []byte {
 	return body
 }
 
-func (d *data) setPayload(e event.Event) {
+func (d *data) setPayload(e *event.Event) {
 	switch {
 	case e.Type == event.JobCompleted && e.Data.Result != nil:
 		d.Result, d.ResultEncoding = event.EncodePayload(e.Data.Result)
@@ -168,7 +163,7 @@ func (d *data) setPayload(e event.Event) {
 }
 
 // omitPayload takes the payload out again, and links to where the job is told of.
-func (d *data) omitPayload(e event.Event) {
+func (d *data) omitPayload(e *event.Event) {
 	d.Result, d.Chunk, d.Warning = nil, nil, nil
 	d.ResultEncoding, d.ChunkEncoding, d.WarningEncoding = "", "", ""
 	job := "/jobs/" + url.PathEscape(e.Subject)
@@ -184,7 +179,11 @@ func (d *data) omitPayload(e event.Event) {
 
 func (d *data) truncate() {
 	d.Truncated = true
-	d.Servers, d.Functions = nil, nil
+	if d.Rest != nil {
+		rest := *d.Rest
+		rest.Servers, rest.Functions = nil, nil
+		d.Rest = &rest
+	}
 	d.Reason = cut(d.Reason, cutText)
 	if d.Error != nil {
 		d.Error = &event.Error{Kind: d.Error.Kind, Message: cut(d.Error.Message, cutText)}

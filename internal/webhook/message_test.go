@@ -52,7 +52,8 @@ func TestEveryTypeIsAValidCloudEvent(t *testing.T) {
 		want := event.New(typ, "0193", 7, noon, event.Data{
 			ID: "0193", Handle: "H:g1:42", Server: "g1:4730", Function: "resize", Unique: "img-7", Mode: "sync", Priority: "high",
 			State: "completed", Progress: &event.Progress{Numerator: 1, Denominator: 2}, Chunk: []byte("chunk"), Result: []byte("result"),
-			Error: &event.Error{Kind: "failed", Message: "no"}, Worker: "w", Servers: []string{"g1"}, Functions: []string{"f"}, DurationMS: 1.5,
+			Error: &event.Error{Kind: "failed", Message: "no"}, Worker: "w", DurationMS: 1.5,
+			Rest: &event.Rest{Servers: []string{"g1"}, Functions: []string{"f"}},
 		})
 		got, data := decode(t, body(want))
 		if got.ID() != want.ID || got.Type() != string(typ) || got.Subject() != "0193" || got.Source() != "/gateway" || !got.Time().Equal(noon) {
@@ -117,18 +118,22 @@ func TestPayloadThatJustFits(t *testing.T) {
 
 func TestWaitingMessageHoldsNoLargePayload(t *testing.T) {
 	var m message
-	m.take("/gateway", event.New(event.JobFailed, "0193", 1, noon, event.Data{
+	m.take(new(event.New(event.JobFailed, "0193", 1, noon, event.Data{
 		Result: make([]byte, 1<<20), Error: &event.Error{Kind: "failed", Message: strings.Repeat("é", 1<<20)},
-	}))
+	})))
 	if m.event.Data.Result != nil || len(m.event.Data.Error.Message) > maxText+len("…") {
 		t.Error("the message holds what it will not send")
 	}
 	if m.size > eventSize+maxText+10 {
 		t.Errorf("it counts as %d bytes", m.size)
 	}
-	m.bytes()
-	if diff := cmp.Diff(event.Event{}, m.event); diff != "" {
-		t.Errorf("the message holds event and body: %s", diff)
+	m = message{}
+	m.take(new(event.New(event.WorkerOnFailure, "w", 1, noon, event.Data{
+		Function: "f", Owner: "o", Result: []byte("r"), Chunk: []byte("c"), Error: &event.Error{}, Reason: "why", Rest: &event.Rest{Sink: "s"},
+	})))
+	m.bytes("/gateway")
+	if diff := cmp.Diff(event.Data{Function: "f", Owner: "o"}, m.event.Data); diff != "" {
+		t.Errorf("the message holds what its body says: %s", diff)
 	}
 }
 
@@ -147,9 +152,10 @@ func TestLongTextsAndListsAreCut(t *testing.T) {
 		t.Error("the published event was changed")
 	}
 	_, data = decode(t, body(event.New(event.WorkerOnFailure, "w", 1, noon, event.Data{
-		Error: &event.Error{Kind: "failed", Message: strings.Repeat("\x01", 5000)}, Reason: strings.Repeat("\x02", 5000), Functions: list, Servers: list,
+		Error: &event.Error{Kind: "failed", Message: strings.Repeat("\x01", 5000)}, Reason: strings.Repeat("\x02", 5000),
+		Rest: &event.Rest{Functions: list, Servers: list, Sink: "s"},
 	})))
-	if data["truncated"] != true || data["functions"] != nil || !strings.HasSuffix(data["reason"].(string), "…") {
+	if data["truncated"] != true || data["functions"] != nil || data["sink"] != "s" || !strings.HasSuffix(data["reason"].(string), "…") {
 		t.Errorf("data is %v", data)
 	}
 }

@@ -97,7 +97,7 @@ type Head struct {
 }
 
 // HeadOf returns an event's.
-func HeadOf(e event.Event) Head {
+func HeadOf(e *event.Event) Head {
 	return Head{Type: e.Type, Function: e.Data.Function, Callback: e.Callback != ""}
 }
 

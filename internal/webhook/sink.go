@@ -413,7 +413,7 @@ func (k *sink) giveUp(reason string) {
 	k.hand.releaseAll()
 	k.log.Error().Str("reason", reason).Msg("webhook sink is disabled until POST /sinks/{name}/resume")
 	now := time.Now()
-	k.outbox.Publish(event.New(event.SinkDisabled, k.name, uint64(now.UnixMicro()), now, event.Data{Sink: k.name, Reason: reason}))
+	k.outbox.Publish(event.New(event.SinkDisabled, k.name, uint64(now.UnixMicro()), now, event.Data{Rest: &event.Rest{Sink: k.name}, Reason: reason}))
 }
 
 // logged returns a delivery's log with one more attempt.

@@ -31,7 +31,7 @@ func startLedger(t testing.TB, addr string) *ledger.Ledger {
 }
 
 // end waits until a job has ended.
-func end(t testing.TB, l *ledger.Ledger, id string) ledger.Record {
+func end(t testing.TB, l *ledger.Ledger, id string) *ledger.Record {
 	t.Helper()
 	r, err := l.Job(testContext(t), ledger.Caller{All: true}, id, deadline)
 	if err != nil || !r.State.Ended() {
@@ -100,7 +100,7 @@ func TestHowAHandlerFailsDecidesWhetherItsJobIsTriedAgain(t *testing.T) {
 				"stopped, because its handler died 3 times, the last time so: exit status 3",
 			},
 		} {
-			r, err := l.Submit(testContext(t), ledger.Task{
+			r, err := l.Submit(testContext(t), &ledger.Task{
 				Function: test.function, Workload: []byte("w"), Mode: test.mode, Retry: test.own, Traceparent: trace, Wait: deadline,
 			})
 			if err != nil {

@@ -55,7 +55,7 @@ func (p *Pool) begin() *life {
 	l.ctx, l.quit = context.WithCancel(p.soft)
 	p.mu.Unlock()
 
-	l.publish(event.WorkerBeforeRun, event.Data{Functions: p.names()})
+	l.publish(event.WorkerBeforeRun, event.Data{Rest: &event.Rest{Functions: p.names()}})
 	l.checkMemory()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -152,7 +152,7 @@ func (p *Pool) follow(l *life) {
 
 // notify turns what a connection does into the events that dmank/gearman has for it.
 func (l *life) notify(server string, e gearman.WorkerEvent, cause error) {
-	d := event.Data{Servers: []string{server}}
+	d := event.Data{Rest: &event.Rest{Servers: []string{server}}}
 	switch e {
 	case gearman.WorkerConnecting:
 		l.publish(event.WorkerServerOnConnect, d)

@@ -31,7 +31,7 @@ func (p *Pool) Reload(functions map[string]Function, limits Limits) error {
 	p.limits = limits
 	l := p.life
 	p.mu.Unlock()
-	d := event.Data{Functions: slices.Sorted(maps.Keys(functions))}
+	d := event.Data{Rest: &event.Rest{Functions: slices.Sorted(maps.Keys(functions))}}
 	for _, server := range p.o.Servers {
 		d.Servers = append(d.Servers, server.Addr)
 	}

@@ -25,11 +25,11 @@ func (l *Ledger) Cancel(ctx context.Context, who Caller, ref string) (*Record, e
 	}
 	defer l.release(j)
 	l.mu.Lock()
-	r, run, where := new(j.Record), j.run, gearman.Job{Server: j.Server, Handle: j.Handle, Generation: j.generation}
+	r, run, where := j.shown(), j.run, gearman.Job{Server: j.Server, Handle: j.Handle, Generation: j.generation}
 	waits := j.ours == 0 && (r.State == Scheduled || j.pending && r.State == Queued)
 	if waits && j.live() {
 		l.end(j, Cancelled, event.JobCancelled, cancelled())
-		*r = j.Record
+		r = j.shown()
 		l.mu.Unlock()
 		return r, nil
 	}
@@ -51,8 +51,7 @@ func (l *Ledger) Cancel(ctx context.Context, who Caller, ref string) (*Record, e
 	if j.live() {
 		l.end(j, Cancelled, event.JobCancelled, cancelled())
 	}
-	*r = j.Record
-	return r, nil
+	return j.shown(), nil
 }
 
 // cancelElsewhere cancels a stranger's job. What the store alone has, has ended.

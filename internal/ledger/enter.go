@@ -184,7 +184,9 @@ func (l *Ledger) first(j *job, t *Task) (c *Change, events []event.Event) {
 	if workload == nil {
 		workload = []byte{} // nil would say that there is none to keep
 	}
-	return &Change{Record: j.Record, Workload: workload, Key: j.key}, events
+	c = &Change{Workload: workload, Key: j.key}
+	j.change(c)
+	return c, events
 }
 
 // byKey finds the job that was submitted with an idempotency key, held. It is nil, and found, where that is in the store alone.

@@ -376,11 +376,11 @@ func (x *index) consistent() error {
 			size += int64(len(j.workload))
 		}
 		inLog := 0
-		for _, e := range j.lines {
+		for _, e := range j.Log {
 			inLog += len(e.Payload)
 		}
-		if inLog != j.logBytes || inLog > maxLogBytes || len(j.lines) > maxLogEntries {
-			wrong("the log of job %s has %d entries of %d bytes, and counts %d", id, len(j.lines), inLog, j.logBytes)
+		if inLog != j.logBytes || inLog > maxLogBytes || len(j.Log) > maxLogEntries {
+			wrong("the log of job %s has %d entries of %d bytes, and counts %d", id, len(j.Log), inLog, j.logBytes)
 		}
 		logs += inLog
 		if size != j.bytes {
@@ -400,32 +400,32 @@ func (x *index) consistent() error {
 		default:
 			sync++
 		}
-		if j.State.Ended() != j.over || j.done != nil && isClosed(j.done) != j.over {
+		if j.State.Ended() != j.over || j.over && j.done != nil && !isClosed(j.done) {
 			wrong("job %s is %s, and its waiters were woken: %v", id, j.State, j.over)
 		}
 		if live := slices.Contains(x.wired(j.Function, j.wire), j); live == j.State.Ended() {
 			wrong("job %s is %s, and found by its unique: %v", id, j.State, live)
 		}
-		if j.kept != nil {
+		if x.results.has(j) {
 			kept++
 		}
 	}
 	if sum != x.bytes {
 		wrong("results have %d bytes, %d are counted", sum, x.bytes)
 	}
-	if x.sync != sync || x.background.Len() != background || x.past.Len() != ended || x.results.Len() != kept {
+	if x.sync != sync || x.background.n != background || x.past.n != ended || x.results.n != kept {
 		wrong("live sync %d, background %d, ended %d, with results %d; counted %d, %d, %d, %d",
-			sync, background, ended, kept, x.sync, x.background.Len(), x.past.Len(), x.results.Len())
+			sync, background, ended, kept, x.sync, x.background.n, x.past.n, x.results.n)
 	}
 	if x.tracked != tracked || x.workloads != workloads || x.logBytes != logs {
 		wrong("live tracked %d, their workloads %d, logs %d; counted %d, %d, %d",
 			tracked, workloads, logs, x.tracked, x.workloads, x.logBytes)
 	}
-	if x.entered.Len() != len(x.byID) {
-		wrong("%d jobs were entered, %d are found by id", x.entered.Len(), len(x.byID))
+	if x.entered.n != len(x.byID) {
+		wrong("%d jobs were entered, %d are found by id", x.entered.n, len(x.byID))
 	}
-	for e := x.entered.Front(); e != nil; e = e.Next() {
-		if j := e.Value.(*job); x.byID[j.ID] != j || j.entered != e {
+	for j := x.entered.first; j != nil; j = x.entered.next(j) {
+		if x.byID[j.ID] != j {
 			wrong("job %s is in the list of all, but gone", j.ID)
 		}
 	}

@@ -1,7 +1,7 @@
 package ledger
 
 import (
-	"container/list"
+	"cmp"
 	"strconv"
 	"time"
 
@@ -10,8 +10,7 @@ import (
 
 // job is a record and what the ledger itself needs of it. All of it is guarded by index.mu; ID, Function and Mode never change.
 type job struct {
-	Record                         // its Log is nil: lines are put in where it is stored
-	lines      []Entry             // of the log, bounded by Ledger.log
+	Record                         // its Log is bounded by Ledger.log, and stored when the job has ended
 	wire       string              // the unique on the wire
 	generation uint64              // of the connection that submitted it; 0 when that is gone for good
 	since      time.Time           // when it might first have run; zero: it has not
@@ -19,7 +18,7 @@ type job struct {
 	run        *gearman.Assignment // the latest of them that has not ended
 	unheard    *gearman.Update     // how the job server said that it ended, while our own pool ran it
 	waiters    int                 // who need its result yet
-	done       chan struct{}       // closed when it has ended or was withdrawn; nil while nobody waits for that
+	done       chan struct{}       // closed when it is over; nil while nobody waits for that
 	followed   chan struct{}       // not nil while somebody waits for its log to grow; closed when it does
 	refused    error               // it was withdrawn, and why
 	requestID  string              // of the request that submitted it, for the log; "" after a restart
@@ -37,13 +36,10 @@ type job struct {
 	doubt    bool // it may be doomed where it is
 
 	// where it is kept
-	entered  *list.Element // in entered
-	at       *list.Element // in past, background or syncs
-	logged   *list.Element // in logs, if it is there
-	kept     *list.Element // in results, if it is there
-	bytes    int64         // of Result and Warnings
-	logSeq   uint64        // of the last of lines
-	logBytes int           // of the payloads of lines
+	links    [kinds]link
+	bytes    int64  // of Result and Warnings
+	logSeq   uint64 // of the last entry of the log
+	logBytes int    // of the payloads in it
 
 	// of jobs that the ledger itself submits
 	key      *Key          // of its submit
@@ -54,6 +50,13 @@ type job struct {
 	due      *alarm        // of the next submit
 	deadline *alarm
 	pause    time.Duration
+}
+
+// shown returns a snapshot, without the log.
+func (j *job) shown() *Record {
+	r := j.Record
+	r.Log = nil
+	return &r
 }
 
 func (j *job) live() bool { return !j.gone && !j.State.Ended() }
@@ -79,6 +82,7 @@ func (j *job) wake() {
 	j.over = true
 	if j.done != nil {
 		close(j.done)
+		j.done = nil
 	}
 }
 
@@ -99,18 +103,18 @@ type index struct {
 	byWire     map[key][]*job  // live jobs by function and the unique on the wire, where that is not the job's id; see wired
 	byUnique   map[shared]*job // live sync and tracked jobs by function and the caller's unique
 	runs       map[*gearman.Assignment]*job
-	entered    *list.List // all jobs, oldest first
-	background *list.List // live background jobs that may be forgotten, oldest first
-	syncs      *list.List // live sync jobs, oldest first
-	past       *list.List // ended jobs, in the order of their end
-	results    *list.List // those of them that have results or warnings
+	entered    chain // all jobs, oldest first
+	background chain // live background jobs that may be forgotten, oldest first
+	syncs      chain // live sync jobs, oldest first
+	past       chain // ended jobs, in the order of their end
+	results    chain // those of them that have results or warnings
 	owned      holdings   // what is held of each owner
 	called     holdings   // and of each function
 	sync       int        // live sync jobs
 	tracked    int        // live jobs that the ledger itself submits, or has
 	workloads  int64      // bytes of their workloads
 	bytes      int64      // of all results and warnings
-	logs       *list.List // ended jobs whose logs have payloads, in the order of their end
+	logs       chain // ended jobs whose logs have payloads, in the order of their end
 	logBytes   int        // of all logs' payloads
 	doubtful   int        // jobs that a job server is to be asked for
 }
@@ -122,12 +126,12 @@ func newIndex() index {
 		byWire:     map[key][]*job{},
 		byUnique:   map[shared]*job{},
 		runs:       map[*gearman.Assignment]*job{},
-		entered:    list.New(),
-		background: list.New(),
-		syncs:      list.New(),
-		past:       list.New(),
-		results:    list.New(),
-		logs:       list.New(),
+		entered:    chain{kind: byEntry},
+		background: chain{kind: byState},
+		syncs:      chain{kind: byState},
+		past:       chain{kind: byState},
+		results:    chain{kind: byResult},
+		logs:       chain{kind: byLog},
 		owned:      holdings{},
 		called:     holdings{},
 	}
@@ -136,17 +140,17 @@ func newIndex() index {
 func (x *index) insert(j *job) {
 	x.byID[j.ID] = j
 	x.hold(j, 1)
-	j.entered = x.entered.PushBack(j)
+	x.entered.push(j)
 	x.wireUp(j)
 	switch {
 	case j.durable || j.Mode == Tracked:
 		x.tracked++
 		x.workloads += j.size
 	case j.Mode == Background:
-		j.at = x.background.PushBack(j)
+		x.background.push(j)
 	default:
 		x.sync++
-		j.at = x.syncs.PushBack(j)
+		x.syncs.push(j)
 	}
 	if j.Mode != Background && j.Unique != "" {
 		x.byUnique[j.shared()] = j
@@ -177,12 +181,10 @@ func (x *index) settle(j *job) {
 		x.tracked--
 		x.workloads -= j.size
 	case j.Mode == Background:
-		x.background.Remove(j.at)
-		j.at = nil
+		x.background.remove(j)
 	default:
 		x.sync--
-		x.syncs.Remove(j.at)
-		j.at = nil
+		x.syncs.remove(j)
 	}
 	if j.Mode != Background && j.Unique != "" && x.byUnique[j.shared()] == j {
 		delete(x.byUnique, j.shared())
@@ -238,15 +240,15 @@ func without(live []*job, j *job) []*job {
 // forget takes a job from everything.
 func (x *index) forget(j *job) {
 	if j.State.Ended() {
-		x.past.Remove(j.at)
+		x.past.remove(j)
 	} else {
 		x.settle(j)
 	}
 	delete(x.byID, j.ID)
-	x.entered.Remove(j.entered)
+	x.entered.remove(j)
 	x.unplace(j)
-	if j.kept != nil {
-		x.results.Remove(j.kept)
+	if x.results.has(j) {
+		x.results.remove(j)
 	}
 	x.bytes -= j.bytes
 	x.clearLog(j)
@@ -259,13 +261,12 @@ func (x *index) forget(j *job) {
 
 // forgetOldest makes room for a record. Live sync jobs are never forgotten, so it may find none to forget.
 func (x *index) forgetOldest() bool {
-	for _, jobs := range []*list.List{x.past, x.background} {
-		if oldest := jobs.Front(); oldest != nil {
-			x.forget(oldest.Value.(*job))
-			return true
-		}
+	oldest := cmp.Or(x.past.first, x.background.first)
+	if oldest == nil {
+		return false
 	}
-	return false
+	x.forget(oldest)
+	return true
 }
 
 // How many of the oldest sync jobs are looked at for one that nobody waits for.
@@ -273,13 +274,13 @@ const abandonWithin = 100
 
 // abandonSync forgets the oldest sync job that nobody waits for any more: one for a function that has no worker stays for ever.
 func (x *index) abandonSync() bool {
-	e := x.syncs.Front()
-	for range min(abandonWithin, x.syncs.Len()) {
-		if j := e.Value.(*job); j.waiters == 0 && j.ours == 0 {
+	j := x.syncs.first
+	for range min(abandonWithin, x.syncs.n) {
+		if j.waiters == 0 && j.ours == 0 {
 			x.forget(j)
 			return true
 		}
-		e = e.Next()
+		j = x.syncs.next(j)
 	}
 	return false
 }
@@ -287,8 +288,8 @@ func (x *index) abandonSync() bool {
 // shed gives up results of ended jobs, oldest first, until no more than max bytes are kept and none of a job that ended before
 // the time. It passes over jobs that somebody waits for. What a store has is forgotten as a whole.
 func (x *index) shed(max int64, before time.Time, stored bool) {
-	for e := x.results.Front(); e != nil; {
-		j, next := e.Value.(*job), e.Next()
+	for j := x.results.first; j != nil; {
+		next := x.results.next(j)
 		if x.bytes <= max && !j.EndedAt.Before(before) {
 			return
 		}
@@ -297,12 +298,12 @@ func (x *index) shed(max int64, before time.Time, stored bool) {
 		case stored:
 			x.forget(j)
 		default:
-			x.results.Remove(e)
+			x.results.remove(j)
 			x.bytes -= j.bytes
-			j.kept, j.bytes, j.Kept, j.Result, j.Warnings, j.workload = nil, 0, false, nil, nil, nil
+			j.bytes, j.Kept, j.Result, j.Warnings, j.workload = 0, false, nil, nil, nil
 			x.clearLog(j)
 		}
-		e = next
+		j = next
 	}
 }
 

@@ -231,8 +231,7 @@ func (l *Ledger) snapshot(j *job) (*Record, error) {
 	if j.merged != nil {
 		j = j.merged
 	}
-	r := j.Record
-	return &r, j.refused
+	return j.shown(), j.refused
 }
 
 // release lets go of a job that find or enter has held: its result may be dropped.
@@ -302,7 +301,7 @@ func (l *Ledger) Job(ctx context.Context, who Caller, ref string, wait time.Dura
 // look returns a record, and asks for it first where the job server may know more.
 func (l *Ledger) look(ctx context.Context, j *job) (*Record, error) {
 	l.mu.Lock()
-	r, err, epoch, unique := new(j.Record), j.refused, j.epoch, j.wire
+	r, err, epoch, unique := j.shown(), j.refused, j.epoch, j.wire
 	where := gearman.Job{Server: j.Server, Handle: j.Handle, Generation: j.generation}
 	there := j.live() && j.Server != "" && (j.there || !j.own())
 	l.mu.Unlock()

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"container/list"
 	"context"
 	"errors"
 )
@@ -28,8 +27,9 @@ const listPiece = 1000
 func (l *Ledger) inMemory(ctx context.Context, q Query) (records []Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	mark := l.entered.PushBack((*job)(nil))
-	defer l.entered.Remove(mark)
+	mark := new(job)
+	l.entered.push(mark)
+	defer l.entered.remove(mark)
 	for l.listMore(mark, q, &records) && ctx.Err() == nil {
 		l.mu.Unlock()
 		l.mu.Lock()
@@ -37,16 +37,17 @@ func (l *Ledger) inMemory(ctx context.Context, q Query) (records []Record) {
 	return records
 }
 
-// listMore moves the mark over older records, and keeps those that are selected. It reports whether there is more to look at. Others may
-// have marks in the list, too.
-func (x *index) listMore(mark *list.Element, q Query, records *[]Record) bool {
+// listMore moves the mark, a job without an ID, over older records, and keeps those that are selected. It reports whether there is more to
+// look at. Others may have marks in the list, too.
+func (x *index) listMore(mark *job, q Query, records *[]Record) bool {
 	for range listPiece {
-		e := mark.Prev()
-		if e == nil || len(*records) >= q.Limit {
+		j := x.entered.prev(mark)
+		if j == nil || len(*records) >= q.Limit {
 			return false
 		}
-		x.entered.MoveBefore(mark, e)
-		if j := e.Value.(*job); j != nil && q.selects(&j.Record) {
+		x.entered.remove(mark)
+		x.entered.insert(mark, j)
+		if j.ID != "" && q.selects(&j.Record) {
 			r := j.Record
 			r.Result, r.Warnings, r.Log = nil, nil, nil
 			*records = append(*records, r)

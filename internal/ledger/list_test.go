@@ -21,16 +21,18 @@ func TestAListLetsOthersHaveTheLock(t *testing.T) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var records []Record
-	mark, pieces := l.entered.PushBack((*job)(nil)), 1
+	mark, pieces := new(job), 1
+	l.entered.push(mark)
 	for ; l.listMore(mark, Query{Owner: "alice", Limit: 10}, &records); pieces++ {
-		other := l.entered.InsertBefore((*job)(nil), mark) // of somebody else who lists
-		defer l.entered.Remove(other)
-		if next := mark.Next().Value.(*job); next != newest {
+		other := new(job) // of somebody else who lists
+		l.entered.insert(other, mark)
+		defer l.entered.remove(other)
+		if next := l.entered.next(mark); next != newest {
 			l.forget(next)
 		}
-		l.forget(other.Prev().Value.(*job))
+		l.forget(l.entered.prev(other))
 	}
-	l.entered.Remove(mark)
+	l.entered.remove(mark)
 	if pieces != 3 {
 		t.Errorf("it took %d pieces", pieces)
 	}

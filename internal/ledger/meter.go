@@ -68,7 +68,7 @@ func (l *Ledger) Stats() Stats {
 	defer l.mu.Unlock()
 	return Stats{
 		Records: len(l.byID), MaxRecords: l.o.MaxRecords,
-		Background: l.background.Len(),
+		Background: l.background.n,
 		Sync:       l.sync, MaxSync: l.o.MaxLive,
 		Durable: l.tracked, MaxDurable: l.o.MaxTracked,
 		WorkloadBytes: l.workloads, MaxWorkloadBytes: l.o.MaxWorkloads,

@@ -49,7 +49,6 @@ func (l *Ledger) resume(r Record) {
 		Record:    r,
 		durable:   r.Mode == Tracked || !r.RunAt.IsZero(),
 		submitted: r.Handle != "",
-		done:      make(chan struct{}),
 		// Whoever followed the log before has seen smaller numbers, and sees by the step that some are missing.
 		logSeq: uint64(max(0, time.Since(r.SubmittedAt).Microseconds())),
 	}

@@ -22,14 +22,14 @@ func (l *Ledger) log(j *job, e Entry) {
 		return
 	}
 	e.Seq, e.At = j.logSeq, time.Now()
-	if len(j.lines) == 1 {
-		j.lines = slices.Grow(j.lines, 2) // most logs end with the third: queued, running, and how it ended
+	if len(j.Log) == 1 {
+		j.Log = slices.Grow(j.Log, 2) // most logs end with the third: queued, running, and how it ended
 	}
-	j.lines = append(j.lines, e)
+	j.Log = append(j.Log, e)
 	l.count(j, len(e.Payload))
-	for len(j.lines) > maxLogEntries || j.logBytes > maxLogBytes {
-		l.count(j, -len(j.lines[0].Payload))
-		j.lines = j.lines[1:]
+	for len(j.Log) > maxLogEntries || j.logBytes > maxLogBytes {
+		l.count(j, -len(j.Log[0].Payload))
+		j.Log = j.Log[1:]
 	}
 	if j.followed != nil {
 		close(j.followed)
@@ -39,8 +39,8 @@ func (l *Ledger) log(j *job, e Entry) {
 
 // clearLogs gives up the logs of the oldest ended jobs until no more than max bytes are left, and reports whether it has come to that.
 func (x *index) clearLogs(max int) bool {
-	for e := x.logs.Front(); e != nil && x.logBytes > max; e = x.logs.Front() {
-		x.clearLog(e.Value.(*job))
+	for x.logs.first != nil && x.logBytes > max {
+		x.clearLog(x.logs.first)
 	}
 	return x.logBytes <= max
 }
@@ -52,10 +52,9 @@ func (x *index) count(j *job, n int) {
 
 func (x *index) clearLog(j *job) {
 	x.count(j, -j.logBytes)
-	j.lines = nil
-	if j.logged != nil {
-		x.logs.Remove(j.logged)
-		j.logged = nil
+	j.Log = nil
+	if x.logs.has(j) {
+		x.logs.remove(j)
 	}
 }
 
@@ -95,8 +94,8 @@ func (l *Ledger) Follow(ctx context.Context, who Caller, ref string, after uint6
 func (l *Ledger) entries(j *job, after uint64) (entries []Entry, more <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	from, _ := slices.BinarySearchFunc(j.lines, after, func(e Entry, after uint64) int { return cmpSeq(e.Seq, after+1) })
-	entries = slices.Clone(j.lines[from:])
+	from, _ := slices.BinarySearchFunc(j.Log, after, func(e Entry, after uint64) int { return cmpSeq(e.Seq, after+1) })
+	entries = slices.Clone(j.Log[from:])
 	if !j.live() {
 		return entries, nil
 	}

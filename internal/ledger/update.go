@@ -159,11 +159,11 @@ func (l *Ledger) learn(j *job, epoch int, status gearman.JobStatus) (*Record, er
 			l.forgotten(j)
 		}
 	}
-	r := j.Record
+	r := j.shown()
 	if !r.State.Ended() {
 		r.Gearman = &status
 	}
-	return &r, j.refused
+	return r, j.refused
 }
 
 // started notes that a job runs now.
@@ -282,12 +282,12 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 		l.drop(j)
 	}
 	l.keepWorkload(j)
-	j.at = l.past.PushBack(j)
+	l.past.push(j)
 	if j.bytes > 0 {
-		j.kept = l.results.PushBack(j)
+		l.results.push(j)
 	}
 	if j.logBytes > 0 {
-		j.logged = l.logs.PushBack(j)
+		l.logs.push(j)
 	}
 	kind := ""
 	if e != nil {
@@ -320,8 +320,8 @@ func (l *Ledger) store(j *job, events ...event.Event) {
 // change makes c what the store is to know of a job: its log, too, when it has ended.
 func (j *job) change(c *Change) {
 	c.Record = j.Record
-	if c.Record.State.Ended() {
-		c.Record.Log = j.lines
+	if !j.State.Ended() {
+		c.Record.Log = nil
 	}
 }
 

@@ -89,7 +89,7 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	c.generation++ // only this goroutine uses it
-	s := &session{link: newLink(nc, c.o), generation: c.generation, jobs: map[string][]*call{}}
+	s := &session{link: newLink(nc, c.o), generation: c.generation, jobs: map[string][]*call{}, waiters: make(chan *waiter, keepWaiters)}
 	s.unwatch = context.AfterFunc(ctx, func() { s.fail(ErrClosed) })
 	if err := s.greet(); err != nil {
 		s.unwatch()
@@ -194,14 +194,14 @@ func (c *Client) call(ctx context.Context, pending *call, t wire.Type, args ...[
 }
 
 func (s *session) call(ctx context.Context, pending *call, t wire.Type, args ...[]byte) (reply, error) {
+	w := s.waiter()
+	defer s.keep(w)
+	pending.reply = w.reply
 	if err := s.begin(pending, t, args...); err != nil {
 		return reply{}, err
 	}
-	var late <-chan time.Time // nil: never
 	if pending.timeout > 0 {
-		t := time.NewTimer(pending.timeout)
-		defer t.Stop()
-		late = t.C
+		w.timer.Reset(pending.timeout)
 	}
 	var why error
 	select {
@@ -209,7 +209,7 @@ func (s *session) call(ctx context.Context, pending *call, t wire.Type, args ...
 		return r, r.err
 	case <-ctx.Done():
 		why = context.Cause(ctx)
-	case <-late:
+	case <-w.timer.C:
 		why = errNoAnswer
 	}
 	if pending.leave() {

@@ -18,7 +18,8 @@ import (
 type session struct {
 	*link
 	generation uint64
-	unwatch    func() bool // undoes the watch on the client's end
+	unwatch    func() bool  // undoes the watch on the client's end
+	waiters    chan *waiter // those that nobody uses
 
 	// guarded by link.mu, so that the order of pending is the order on the wire
 	pending fifo
@@ -36,8 +37,36 @@ type call struct {
 	timeout time.Duration // how long the caller waits; 0: as long as its context
 
 	mu    sync.Mutex
-	left  bool       // the caller gave up; what becomes of a submit is told to watch alone
-	reply chan reply // has room for the one reply: the reader never waits
+	left  bool       // nobody waits: the caller gave up; what becomes of a submit is told to watch alone
+	reply chan reply // a waiter's: it has room for the one reply, and the reader never waits
+}
+
+// waiter is what a caller waits with. A session keeps some of them for the next callers: they cost more than the rest of a call.
+type waiter struct {
+	reply chan reply
+	timer *time.Timer // stopped
+}
+
+const keepWaiters = 64
+
+func (s *session) waiter() *waiter {
+	select {
+	case w := <-s.waiters:
+		return w
+	default:
+	}
+	w := &waiter{make(chan reply, 1), time.NewTimer(time.Hour)}
+	w.timer.Stop()
+	return w
+}
+
+// keep takes a waiter back to which no reply will come any more.
+func (s *session) keep(w *waiter) {
+	w.timer.Stop()
+	select {
+	case s.waiters <- w:
+	default:
+	}
 }
 
 type reply struct {
@@ -69,7 +98,6 @@ func (c *call) leave() bool {
 
 // begin queues a request. Its error is always ErrNotSent, with the cause.
 func (s *session) begin(c *call, t wire.Type, args ...[]byte) error {
-	c.reply = make(chan reply, 1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -111,7 +139,7 @@ func (s *session) serve() error {
 	return err
 }
 
-func (s *session) ask() { _ = s.begin(&call{want: wire.EchoRes}, wire.EchoReq, []byte("alive?")) }
+func (s *session) ask() { _ = s.begin(&call{want: wire.EchoRes, left: true}, wire.EchoReq, []byte("alive?")) }
 
 func (s *session) handle(p wire.Packet) error {
 	switch p.Type {

@@ -139,7 +139,9 @@ func (s *session) serve() error {
 	return err
 }
 
-func (s *session) ask() { _ = s.begin(&call{want: wire.EchoRes, left: true}, wire.EchoReq, []byte("alive?")) }
+func (s *session) ask() {
+	_ = s.begin(&call{want: wire.EchoRes, left: true}, wire.EchoReq, []byte("alive?"))
+}
 
 func (s *session) handle(p wire.Packet) error {
 	switch p.Type {

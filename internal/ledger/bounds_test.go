@@ -63,6 +63,27 @@ func TestTheOldestEndedJobIsForgottenFirst(t *testing.T) {
 	})
 }
 
+func TestOfSyncJobsWhoseCallersWereAnsweredFewAreKept(t *testing.T) {
+	bubble(t, Options{MaxReplied: 2}, func(t *testing.T, b *lab) {
+		s, o := b.sync("H:1")
+		s.tell(gearman.Update{Kind: gearman.Failed})
+		failed := o.must(t)
+		_, bg := b.background("u", "H:2")
+		slow, o := b.sync("H:3")
+		time.Sleep(time.Minute) // its caller's wait has lapsed
+		lapsed := o.must(t)
+		slow.completed("late")
+		first := b.finish("H:4", "first")
+		second := b.finish("H:5", "second")
+		third := b.finish("H:6", "third")
+		for id, kept := range map[string]bool{failed.ID: true, bg.ID: true, lapsed.ID: true, first: false, second: true, third: true} {
+			if _, err := b.Job(t.Context(), everyone, id, 0); (err == nil) != kept {
+				t.Errorf("job %s: %v, want it kept: %v", id, err, kept)
+			}
+		}
+	})
+}
+
 func TestThenTheOldestLiveBackgroundJobAndNeverALiveSyncJob(t *testing.T) {
 	bubble(t, Options{MaxRecords: 3}, func(t *testing.T, b *lab) {
 		fg, o := b.sync("H:1")

@@ -413,9 +413,9 @@ func (x *index) consistent() error {
 	if sum != x.bytes {
 		wrong("results have %d bytes, %d are counted", sum, x.bytes)
 	}
-	if x.sync != sync || x.background.n != background || x.past.n != ended || x.results.n != kept {
+	if x.sync != sync || x.background.n != background || x.past.n+x.replied.n != ended || x.results.n != kept {
 		wrong("live sync %d, background %d, ended %d, with results %d; counted %d, %d, %d, %d",
-			sync, background, ended, kept, x.sync, x.background.n, x.past.n, x.results.n)
+			sync, background, ended, kept, x.sync, x.background.n, x.past.n+x.replied.n, x.results.n)
 	}
 	if x.tracked != tracked || x.workloads != workloads || x.logBytes != logs {
 		wrong("live tracked %d, their workloads %d, logs %d; counted %d, %d, %d",

@@ -26,6 +26,7 @@ type job struct {
 	submitted  bool                // job.submitted was told
 	timed      bool                // StartedAt is when its run began, and not when somebody said that it was over
 	over       bool                // it has ended or was withdrawn
+	replied    bool                // it is in replied
 	gone       bool                // forgotten
 	spilled    bool                // its result is too large to keep
 
@@ -103,20 +104,21 @@ type index struct {
 	byWire     map[key][]*job  // live jobs by function and the unique on the wire, where that is not the job's id; see wired
 	byUnique   map[shared]*job // live sync and tracked jobs by function and the caller's unique
 	runs       map[*gearman.Assignment]*job
-	entered    chain // all jobs, oldest first
-	background chain // live background jobs that may be forgotten, oldest first
-	syncs      chain // live sync jobs, oldest first
-	past       chain // ended jobs, in the order of their end
-	results    chain // those of them that have results or warnings
-	owned      holdings   // what is held of each owner
-	called     holdings   // and of each function
-	sync       int        // live sync jobs
-	tracked    int        // live jobs that the ledger itself submits, or has
-	workloads  int64      // bytes of their workloads
-	bytes      int64      // of all results and warnings
-	logs       chain // ended jobs whose logs have payloads, in the order of their end
-	logBytes   int        // of all logs' payloads
-	doubtful   int        // jobs that a job server is to be asked for
+	entered    chain    // all jobs, oldest first
+	background chain    // live background jobs that may be forgotten, oldest first
+	syncs      chain    // live sync jobs, oldest first
+	past       chain    // ended jobs, in the order of their end, but those of replied
+	replied    chain    // sync jobs that completed while their callers waited, in the order of their end
+	results    chain    // those of them that have results or warnings
+	owned      holdings // what is held of each owner
+	called     holdings // and of each function
+	sync       int      // live sync jobs
+	tracked    int      // live jobs that the ledger itself submits, or has
+	workloads  int64    // bytes of their workloads
+	bytes      int64    // of all results and warnings
+	logs       chain    // ended jobs whose logs have payloads, in the order of their end
+	logBytes   int      // of all logs' payloads
+	doubtful   int      // jobs that a job server is to be asked for
 }
 
 func newIndex() index {
@@ -130,6 +132,7 @@ func newIndex() index {
 		background: chain{kind: byState},
 		syncs:      chain{kind: byState},
 		past:       chain{kind: byState},
+		replied:    chain{kind: byState},
 		results:    chain{kind: byResult},
 		logs:       chain{kind: byLog},
 		owned:      holdings{},
@@ -239,9 +242,12 @@ func without(live []*job, j *job) []*job {
 
 // forget takes a job from everything.
 func (x *index) forget(j *job) {
-	if j.State.Ended() {
+	switch {
+	case j.replied:
+		x.replied.remove(j)
+	case j.State.Ended():
 		x.past.remove(j)
-	} else {
+	default:
 		x.settle(j)
 	}
 	delete(x.byID, j.ID)
@@ -261,8 +267,11 @@ func (x *index) forget(j *job) {
 
 // forgetOldest makes room for a record. Live sync jobs are never forgotten, so it may find none to forget.
 func (x *index) forgetOldest() bool {
-	oldest := cmp.Or(x.past.first, x.background.first)
-	if oldest == nil {
+	oldest := x.past.first
+	if a := x.replied.first; a != nil && (oldest == nil || a.EndedAt.Before(oldest.EndedAt)) {
+		oldest = a
+	}
+	if oldest = cmp.Or(oldest, x.background.first); oldest == nil {
 		return false
 	}
 	x.forget(oldest)

@@ -47,6 +47,7 @@ type Options struct {
 	Tracer *tracing.Tracer // nil: there are no traces
 
 	MaxRecords    int           // 100,000 records in memory; beyond, the oldest ended job is forgotten, then the oldest background job
+	MaxReplied    int           // 10,000 of them of sync jobs that completed while their callers waited; beyond, the oldest is forgotten
 	MaxLive       int           // 50,000 sync jobs that have not ended; beyond, the oldest that nobody waits for is forgotten, else ErrFull
 	MaxTracked    int           // 1,000,000 tracked and scheduled jobs that have not ended; beyond, Submit answers ErrFull
 	MaxWorkloads  int64         // 4 GiB of their workloads, 256 MiB without a Store; beyond, Submit answers ErrFull
@@ -83,6 +84,7 @@ func New(o Options) *Ledger {
 		o.Meter = noMeter{}
 	}
 	o.MaxRecords = cmp.Or(o.MaxRecords, 100_000)
+	o.MaxReplied = cmp.Or(o.MaxReplied, 10_000)
 	o.MaxLive = cmp.Or(o.MaxLive, 50_000)
 	o.MaxTracked = cmp.Or(o.MaxTracked, 1_000_000)
 	o.MaxAttempts = cmp.Or(o.MaxAttempts, 10)

@@ -170,7 +170,7 @@ func (c *chaos) Find(context.Context, string) (gearman.Job, gearman.JobStatus, b
 // Many callers and many jobs at once, with all that can go wrong: every caller gets an answer, and what the ledger keeps adds up
 // at any time.
 func TestAtRandom(t *testing.T) {
-	for _, o := range []Options{{}, {MaxRecords: 50, MaxLive: 40, MaxBytes: 400}} {
+	for _, o := range []Options{{}, {MaxRecords: 50, MaxReplied: 5, MaxLive: 40, MaxBytes: 400}} {
 		t.Run(fmt.Sprint("at most ", o.MaxRecords), func(t *testing.T) { atRandom(t, o) })
 	}
 }

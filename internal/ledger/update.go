@@ -282,7 +282,11 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 		l.drop(j)
 	}
 	l.keepWorkload(j)
-	l.past.push(j)
+	if j.replied = j.Mode == Sync && !j.durable && s == Completed && j.waiters > 0; j.replied {
+		l.replied.push(j)
+	} else {
+		l.past.push(j)
+	}
 	if j.bytes > 0 {
 		l.results.push(j)
 	}
@@ -301,6 +305,9 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 	}
 	j.wake()
 	l.shed(l.o.MaxBytes, j.EndedAt.Add(-l.o.ResultTTL), l.stored)
+	for l.replied.n > l.o.MaxReplied {
+		l.forget(l.replied.first)
+	}
 }
 
 // apply gives a change and the event it causes to the store, with what every event of a job says.

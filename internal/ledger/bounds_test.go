@@ -100,9 +100,9 @@ func TestThenTheOldestLiveBackgroundJobAndNeverALiveSyncJob(t *testing.T) {
 		// What is told of the forgotten one does no harm.
 		forgotten.tell(gearman.Update{Kind: gearman.Created, Job: at("H:2")})
 		forgotten.tell(gearman.Update{Kind: gearman.Lost, Err: errNotSent})
-		b.Observe(ours, event.JobData, event.Data{Chunk: []byte("x")})
-		b.Observe(ours, event.JobWarning, event.Data{Chunk: []byte("x")})
-		b.Observe(ours, event.JobProgress, event.Data{Progress: &event.Progress{Numerator: 1, Denominator: 2}})
+		b.Observe(ours, event.JobData, &event.Data{Chunk: []byte("x")})
+		b.Observe(ours, event.JobWarning, &event.Data{Chunk: []byte("x")})
+		b.Observe(ours, event.JobProgress, &event.Data{Progress: &event.Progress{Numerator: 1, Denominator: 2}})
 		b.after(ours, "result")
 		if len(b.byID) != 3 || len(b.runs) != 0 || b.bytes != 0 {
 			t.Errorf("%d records, %d runs, %d bytes", len(b.byID), len(b.runs), b.bytes)

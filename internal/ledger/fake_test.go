@@ -330,24 +330,24 @@ func assign(s *submission, handle string) *gearman.Assignment {
 }
 
 func (b *lab) before(a *gearman.Assignment) {
-	b.Observe(a, event.FunctionBeforeExecute, event.Data{Worker: "w"})
+	b.Observe(a, event.FunctionBeforeExecute, &event.Data{Worker: "w"})
 }
 
 func (b *lab) after(a *gearman.Assignment, result string) {
-	b.Observe(a, event.FunctionAfterExecute, event.Data{Worker: "w", DurationMS: 1, Result: []byte(result)})
+	b.Observe(a, event.FunctionAfterExecute, &event.Data{Worker: "w", DurationMS: 1, Result: []byte(result)})
 }
 
 func (b *lab) failed(a *gearman.Assignment, kind, message string) {
-	b.Observe(a, event.FunctionOnFailure, event.Data{Worker: "w", Error: &event.Error{Kind: kind, Message: message}})
+	b.Observe(a, event.FunctionOnFailure, &event.Data{Worker: "w", Error: &event.Error{Kind: kind, Message: message}})
 }
 
 // judged is failed with what the pool knows besides.
 func (b *lab) judged(a *gearman.Assignment, kind, message string, v event.Verdict) {
-	b.Observe(a, event.FunctionOnFailure, event.Data{Worker: "w", Error: &event.Error{Kind: kind, Message: message}, Verdict: &v})
+	b.Observe(a, event.FunctionOnFailure, &event.Data{Worker: "w", Error: &event.Error{Kind: kind, Message: message}, Verdict: &v})
 }
 
 func (b *lab) handedBack(a *gearman.Assignment) {
-	b.Observe(a, event.FunctionOnFailure, event.Data{
+	b.Observe(a, event.FunctionOnFailure, &event.Data{
 		Worker: "w", Error: &event.Error{Kind: "exception", Message: "stopping"}, Reason: event.HandedBack,
 	})
 }

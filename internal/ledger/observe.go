@@ -12,7 +12,7 @@ import (
 // of the job from there finds less in the ledger. For each run it is called with event.FunctionBeforeExecute first, then with
 // JobProgress, JobData and JobWarning, and last with FunctionAfterExecute or FunctionOnFailure. The events of a job that a
 // foreign client submitted are told as well; no record is kept of it.
-func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
+func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d *event.Data) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t == event.FunctionBeforeExecute {
@@ -22,15 +22,15 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 	if j == nil { // its handler left somebody behind who speaks on
 		return
 	}
-	about := d // what an event of the function says: the result is told by the job's
-	about.Result, about.Verdict = nil, nil
+	result, verdict := d.Result, d.Verdict
+	d.Result, d.Verdict = nil, nil                                 // what an event of the function does not say: the result is told by the job's
 	live := j.live() && j.ID != "" && (j.run == a || j.run == nil) // a foreign client's job has no record
 	switch t {
 	case event.FunctionBeforeExecute:
 		if live {
 			l.started(j)
 		}
-		l.apply(j, t, &about)
+		l.apply(j, t, d)
 	case event.JobProgress:
 		if live {
 			l.progress(j, *d.Progress)
@@ -45,21 +45,21 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
 		}
 	case event.FunctionAfterExecute:
 		l.leave(a, j)
-		l.apply(j, t, &about)
+		l.apply(j, t, d)
 		switch {
 		case live:
-			l.complete(j, d.Result)
+			l.complete(j, result)
 		case j.ID == "":
 			l.logEnd(j, Completed, "", millis(d.DurationMS))
 		}
 	case event.FunctionOnFailure:
 		l.leave(a, j)
-		l.apply(j, t, &about)
+		l.apply(j, t, d)
 		switch {
 		case live && d.Reason == event.HandedBack:
 			l.handedBack(j)
 		case live:
-			l.fail(j, *d.Error, cmp.Or(d.Verdict, &event.Verdict{}))
+			l.fail(j, *d.Error, cmp.Or(verdict, &event.Verdict{}))
 		case j.ID == "" && d.Reason != event.HandedBack:
 			l.logEnd(j, Failed, d.Error.Kind, millis(d.DurationMS))
 		}

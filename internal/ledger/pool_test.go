@@ -41,12 +41,12 @@ func TestWhatOurPoolTellsIsNotDoubledByThePackets(t *testing.T) {
 		s, o := b.sync("H:1")
 		a := assign(s, "H:1")
 		b.before(a)
-		b.Observe(a, event.JobProgress, event.Data{Progress: &event.Progress{Numerator: 1, Denominator: 2}})
+		b.Observe(a, event.JobProgress, &event.Data{Progress: &event.Progress{Numerator: 1, Denominator: 2}})
 		s.tell(gearman.Update{Kind: gearman.Status, Numerator: 1, Denominator: 2})
-		b.Observe(a, event.JobData, event.Data{Chunk: []byte("a")})
-		b.Observe(a, event.JobWarning, event.Data{Chunk: []byte("w")})
+		b.Observe(a, event.JobData, &event.Data{Chunk: []byte("a")})
+		b.Observe(a, event.JobWarning, &event.Data{Chunk: []byte("w")})
 		s.data("a")
-		b.Observe(a, event.JobData, event.Data{Chunk: []byte("b")})
+		b.Observe(a, event.JobData, &event.Data{Chunk: []byte("b")})
 		s.tell(gearman.Update{Kind: gearman.Warning, Payload: []byte("w")})
 		b.after(a, "c")
 		s.data("b")
@@ -177,7 +177,7 @@ func TestAnEarlierRunsHandBackDoesNotDoubleTheLaterOnesData(t *testing.T) {
 		b.before(first)
 		b.before(second)
 		b.handedBack(first)
-		b.Observe(second, event.JobData, event.Data{Chunk: []byte("a")})
+		b.Observe(second, event.JobData, &event.Data{Chunk: []byte("a")})
 		s.data("a")
 		b.after(second, "b")
 		if r := o.must(t); string(r.Result) != "ab" {
@@ -201,9 +201,9 @@ func TestWhatARunTellsAfterItsEndDoesNoHarm(t *testing.T) {
 			}
 		}()
 		for _, typ := range []event.Type{event.JobData, event.JobWarning} {
-			b.Observe(a, typ, event.Data{Chunk: []byte("late")})
+			b.Observe(a, typ, &event.Data{Chunk: []byte("late")})
 		}
-		b.Observe(a, event.JobProgress, event.Data{Progress: &event.Progress{Numerator: 1, Denominator: 1}})
+		b.Observe(a, event.JobProgress, &event.Data{Progress: &event.Progress{Numerator: 1, Denominator: 1}})
 		if diff := cmp.Diff(r, b.now(r.ID)); diff != "" || len(b.store.events) != told {
 			t.Errorf("%d more events, %s", len(b.store.events)-told, diff)
 		}
@@ -214,9 +214,9 @@ func TestAForeignClientsJobHasFunctionEventsAndNoRecord(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, b *lab) {
 		a := &gearman.Assignment{Server: g1, Handle: "H:7", Function: "f", Unique: "theirs"}
 		b.before(a)
-		b.Observe(a, event.JobProgress, event.Data{Progress: &event.Progress{Numerator: 1, Denominator: 2}})
-		b.Observe(a, event.JobData, event.Data{Chunk: []byte("x")})
-		b.Observe(a, event.JobWarning, event.Data{Chunk: []byte("x")})
+		b.Observe(a, event.JobProgress, &event.Data{Progress: &event.Progress{Numerator: 1, Denominator: 2}})
+		b.Observe(a, event.JobData, &event.Data{Chunk: []byte("x")})
+		b.Observe(a, event.JobWarning, &event.Data{Chunk: []byte("x")})
 		b.after(a, "result")
 		want := []event.Type{event.FunctionBeforeExecute, event.FunctionAfterExecute}
 		if diff := cmp.Diff(want, b.store.types(t, "H:7")); diff != "" || len(b.store.events) != 2 {

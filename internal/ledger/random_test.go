@@ -114,22 +114,22 @@ func (c *chaos) live(t gearman.Task, w gearman.Watch) {
 
 func (c *chaos) ours(t gearman.Task, handle string, packets chan<- gearman.Update) {
 	a := &gearman.Assignment{Server: g1, Handle: handle, Function: t.Function, Unique: t.Unique}
-	c.l.Observe(a, event.FunctionBeforeExecute, event.Data{})
+	c.l.Observe(a, event.FunctionBeforeExecute, &event.Data{})
 	for range c.chance(3) {
-		c.l.Observe(a, event.JobData, event.Data{Chunk: []byte("data")})
+		c.l.Observe(a, event.JobData, &event.Data{Chunk: []byte("data")})
 		packets <- gearman.Update{Kind: gearman.Data, Payload: []byte("data")}
-		c.l.Observe(a, event.JobWarning, event.Data{Chunk: []byte("warning")})
+		c.l.Observe(a, event.JobWarning, &event.Data{Chunk: []byte("warning")})
 		packets <- gearman.Update{Kind: gearman.Warning, Payload: []byte("warning")}
 	}
 	switch c.chance(4) {
 	case 0:
-		c.l.Observe(a, event.FunctionOnFailure, event.Data{Error: &event.Error{Kind: "failed"}})
+		c.l.Observe(a, event.FunctionOnFailure, &event.Data{Error: &event.Error{Kind: "failed"}})
 		packets <- gearman.Update{Kind: gearman.Failed}
 	case 1:
-		c.l.Observe(a, event.FunctionOnFailure, event.Data{Error: &event.Error{Kind: "failed"}, Reason: event.HandedBack})
+		c.l.Observe(a, event.FunctionOnFailure, &event.Data{Error: &event.Error{Kind: "failed"}, Reason: event.HandedBack})
 		c.theirs(packets)
 	default:
-		c.l.Observe(a, event.FunctionAfterExecute, event.Data{Result: []byte("result")})
+		c.l.Observe(a, event.FunctionAfterExecute, &event.Data{Result: []byte("result")})
 		packets <- gearman.Update{Kind: gearman.Completed, Payload: []byte("result")}
 	}
 }

@@ -96,7 +96,7 @@ func (w *world) grab(j *worldJob) {
 	a := &gearman.Assignment{Server: g1, Handle: j.handle, Function: j.task.Function, Unique: j.task.Unique}
 	ours := w.chance(2) == 0
 	if ours {
-		l.Observe(a, event.FunctionBeforeExecute, event.Data{})
+		l.Observe(a, event.FunctionBeforeExecute, &event.Data{})
 	}
 	<-time.After(w.pause(500))
 
@@ -119,9 +119,9 @@ func (w *world) grab(j *worldJob) {
 	result, failed := []byte("result of "+string(j.task.Workload)), w.chance(4) == 0
 	switch {
 	case ours && failed:
-		l.Observe(a, event.FunctionOnFailure, event.Data{Error: &event.Error{Kind: "exit"}})
+		l.Observe(a, event.FunctionOnFailure, &event.Data{Error: &event.Error{Kind: "exit"}})
 	case ours:
-		l.Observe(a, event.FunctionAfterExecute, event.Data{Result: result})
+		l.Observe(a, event.FunctionAfterExecute, &event.Data{Result: result})
 	}
 	if !here {
 		return

@@ -137,9 +137,10 @@ func newRecorder() *recorder { return &recorder{changed: make(chan struct{})} }
 
 func (r *recorder) Begin(*gearman.Assignment) event.Facts { return r.facts }
 
-func (r *recorder) Observe(a *gearman.Assignment, t event.Type, d event.Data) {
-	d.Handle, d.Server, d.Function, d.Unique = a.Handle, a.Server, a.Function, a.Unique
-	r.Publish(event.Event{Type: t, Data: d})
+func (r *recorder) Observe(a *gearman.Assignment, t event.Type, d *event.Data) {
+	e := event.Event{Type: t, Data: *d}
+	e.Data.Handle, e.Data.Server, e.Data.Function, e.Data.Unique = a.Handle, a.Server, a.Function, a.Unique
+	r.Publish(e)
 }
 
 func (r *recorder) Publish(events ...event.Event) {

@@ -84,8 +84,14 @@ type Job struct {
 	Deadline    time.Time // when the run is to be over; zero: whenever
 	Traceparent string    // of the run, or where there are no traces of the request that submitted the job, as W3C Trace Context has it
 
-	out     Output
-	observe func(t event.Type, d event.Data)
+	out Output
+	run *run // nil: nobody observes
+}
+
+func (j *Job) tell(t event.Type, d event.Data) {
+	if j.run != nil {
+		j.run.observe(t, &d)
+	}
 }
 
 // Output takes what a handler sends while its job runs, as a gearman.Assignment does.
@@ -98,25 +104,25 @@ type Output interface {
 // NewJob returns a copy of j that sends what its handler sends to out, and tells nobody else: a handler can so be run without
 // a pool and a job server, as tests of handlers do.
 func NewJob(j Job, out Output) *Job {
-	j.out, j.observe = out, func(event.Type, event.Data) {}
+	j.out, j.run = out, nil
 	return &j
 }
 
 // Data sends a part of the result ahead; what Run returns is the rest. The bytes must not be changed afterwards.
 func (j *Job) Data(b []byte) error {
-	j.observe(event.JobData, event.Data{Chunk: b})
+	j.tell(event.JobData, event.Data{Chunk: b})
 	return j.out.Data(b)
 }
 
 // Warning sends a message that is not part of the result. The bytes must not be changed afterwards.
 func (j *Job) Warning(b []byte) error {
-	j.observe(event.JobWarning, event.Data{Chunk: b})
+	j.tell(event.JobWarning, event.Data{Chunk: b})
 	return j.out.Warning(b)
 }
 
 // Progress tells how far the job is.
 func (j *Job) Progress(numerator, denominator uint64) error {
-	j.observe(event.JobProgress, event.Data{
+	j.tell(event.JobProgress, event.Data{
 		Progress: &event.Progress{Numerator: float64(numerator), Denominator: float64(denominator)},
 	})
 	return j.out.Status(numerator, denominator)

@@ -35,6 +35,7 @@ type life struct {
 
 	events sync.Mutex // makes the order of events that of their seq
 	seq    uint64
+	told   [1]event.Event // what is published: large, and so not on the stack
 }
 
 // begin starts the next worker; nil when the pool stops.
@@ -191,5 +192,7 @@ func (l *life) publish(t event.Type, d event.Data) {
 	l.events.Lock()
 	defer l.events.Unlock()
 	l.seq++
-	l.p.o.Events.Publish(event.New(t, l.id, l.seq, time.Now(), d))
+	l.told[0] = event.New(t, l.id, l.seq, time.Now(), d)
+	l.p.o.Events.Publish(l.told[:]...)
+	l.told[0] = event.Event{}
 }

@@ -43,7 +43,8 @@ type Options struct {
 // An Observer hears what the pool does with a job before the job server does: event.FunctionBeforeExecute first, then JobProgress,
 // JobData and JobWarning, and last FunctionAfterExecute or FunctionOnFailure. It must not block.
 type Observer interface {
-	Observe(a *gearman.Assignment, t event.Type, d event.Data)
+	// Observe may change d, and does not keep it.
+	Observe(a *gearman.Assignment, t event.Type, d *event.Data)
 	// Begin returns what is known of the job of a run whose FunctionBeforeExecute was observed.
 	Begin(a *gearman.Assignment) event.Facts
 }

@@ -14,47 +14,94 @@ import (
 	"gearman-gateway/internal/tracing"
 )
 
+// A run is one job on its way through the pool.
+type run struct {
+	*life
+	f     *Function
+	a     *gearman.Assignment
+	begin time.Time
+	facts event.Facts
+	span  tracing.Span
+	job   Job
+	out   counted
+	d     event.Data // of the event that is told: large, and so not on the stack
+
+	result []byte
+	err    error
+}
+
 // run runs one job, from what its observer hears first to the packet that ends it.
 func (p *Pool) run(f *Function, a *gearman.Assignment) {
-	l := p.current()
+	r := &run{life: p.current(), f: f, a: a, out: counted{Assignment: a}, begin: time.Now()}
 	p.running.Add(1)
 	defer p.running.Add(-1)
-	l.work(1)
-	defer l.work(-1)
-	observe := func(t event.Type, d event.Data) {
-		if p.o.Observer != nil {
-			d.Worker = l.id
-			p.o.Observer.Observe(a, t, d)
-		}
-	}
-	begin := time.Now()
-	observe(event.FunctionBeforeExecute, event.Data{})
-	var result []byte
-	err := errExited // stays so when the handler leaves by runtime.Goexit, which only deferred calls outlive
-	var span tracing.Span
-	defer func() {
-		l.finish(f, a, observe, begin, result, err)
-		if err != nil {
-			span.Fail(describe(err).Kind, "") // what it says may quote the workload
-		}
-		span.End()
-	}()
-	var facts event.Facts
+	r.work(1)
+	defer r.work(-1)
+	r.observe(event.FunctionBeforeExecute, &r.d)
+	r.err = errExited // stays so when the handler leaves by runtime.Goexit, which only deferred calls outlive
+	defer r.end()
 	if p.o.Observer != nil {
-		facts = p.o.Observer.Begin(a)
+		r.facts = p.o.Observer.Begin(a)
 	}
-	span = p.o.Tracer.Run(facts.Traceparent, a.Function, facts.ID, a.Handle, facts.Attempt)
-	ctx, end := p.context(f, a, facts.Deadline)
+	r.span = p.o.Tracer.Run(r.facts.Traceparent, a.Function, r.facts.ID, a.Handle, r.facts.Attempt)
+	ctx, end := p.context(f, a, r.facts.Deadline)
 	defer end()
-	out := &counted{Assignment: a}
-	result, err = p.execute(ctx, f, &Job{
+	r.job = Job{
 		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload,
-		ID: facts.ID, Attempt: facts.Attempt, Deadline: facts.Deadline, Traceparent: cmp.Or(span.Traceparent(), facts.Traceparent),
-		out: out, observe: observe,
-	})
-	if n := out.sent.Load() + int64(len(result)); err == nil && f.MaxResult > 0 && n > f.MaxResult {
-		result, err = nil, &sizeError{"result", n, f.MaxResult}
+		ID: r.facts.ID, Attempt: r.facts.Attempt, Deadline: r.facts.Deadline,
+		Traceparent: cmp.Or(r.span.Traceparent(), r.facts.Traceparent),
+		out:         &r.out, run: r,
 	}
+	r.result, r.err = p.execute(ctx, f, &r.job)
+	if n := r.out.sent.Load() + int64(len(r.result)); r.err == nil && f.MaxResult > 0 && n > f.MaxResult {
+		r.result, r.err = nil, &sizeError{"result", n, f.MaxResult}
+	}
+}
+
+// observe tells the observer something of the run, which d says.
+func (r *run) observe(t event.Type, d *event.Data) {
+	if r.p.o.Observer != nil {
+		d.Worker = r.id
+		r.p.o.Observer.Observe(r.a, t, d)
+	}
+}
+
+// end tells the observer, and then the job server, how the run has ended.
+func (r *run) end() {
+	took := time.Since(r.begin)
+	r.d = event.Data{DurationMS: float64(took.Microseconds()) / 1000}
+	if r.err == nil {
+		r.d.Result = r.result
+		r.meter(took)
+		r.observe(event.FunctionAfterExecute, &r.d)
+		r.p.sent(r.a, r.a.Complete(r.result))
+		r.ran(r.a)
+	} else {
+		r.fail(took)
+	}
+	r.span.End()
+}
+
+func (r *run) fail(took time.Duration) {
+	failure := describe(r.err)
+	r.d.Error, r.d.Verdict = failure, r.p.verdict(r.f, r.err, failure.Kind)
+	// When the pool stops it is most likely not the job's fault: closing the connection gives it to another worker.
+	stopped := r.p.jobs.Err() != nil && !errors.Is(r.err, ErrFailed)
+	if stopped {
+		r.d.Reason = event.HandedBack
+	}
+	r.meter(took)
+	r.observe(event.FunctionOnFailure, &r.d)
+	switch {
+	case stopped:
+	case errors.Is(r.err, ErrFailed):
+		r.p.sent(r.a, r.a.Fail())
+		r.ran(r.a)
+	default:
+		r.p.sent(r.a, r.a.Exception([]byte(failure.Message)))
+		r.ran(r.a)
+	}
+	r.span.Fail(failure.Kind, "") // what the error says may quote the workload
 }
 
 // counted counts the bytes that a handler sends ahead of its result.
@@ -93,40 +140,6 @@ func (p *Pool) context(f *Function, a *gearman.Assignment, deadline time.Time) (
 }
 
 var errExited = errors.New("the handler ended its goroutine")
-
-// finish tells the observer, and then the job server, how a run has ended.
-func (l *life) finish(
-	f *Function, a *gearman.Assignment, observe func(event.Type, event.Data), begin time.Time, result []byte, err error,
-) {
-	p := l.p
-	ran := time.Since(begin)
-	took := float64(ran.Microseconds()) / 1000
-	if err == nil {
-		d := event.Data{DurationMS: took, Result: result}
-		p.meter(a.Function, d, ran)
-		observe(event.FunctionAfterExecute, d)
-		p.sent(a, a.Complete(result))
-		l.ran(a)
-		return
-	}
-	failure := describe(err)
-	d := event.Data{DurationMS: took, Error: failure, Verdict: p.verdict(f, err, failure.Kind)}
-	// When the pool stops it is most likely not the job's fault: closing the connection gives it to another worker.
-	if p.jobs.Err() != nil && !errors.Is(err, ErrFailed) {
-		d.Reason = event.HandedBack
-		p.meter(a.Function, d, ran)
-		observe(event.FunctionOnFailure, d)
-		return
-	}
-	p.meter(a.Function, d, ran)
-	observe(event.FunctionOnFailure, d)
-	if errors.Is(err, ErrFailed) {
-		p.sent(a, a.Fail())
-	} else {
-		p.sent(a, a.Exception([]byte(failure.Message)))
-	}
-	l.ran(a)
-}
 
 func (l *life) ran(a *gearman.Assignment) {
 	l.publish(event.WorkerAfterRun, event.Data{Function: a.Function, Handle: a.Handle})

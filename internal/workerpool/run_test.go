@@ -186,7 +186,7 @@ type truth struct {
 
 func (o *truth) Begin(*gearman.Assignment) event.Facts { return event.Facts{} }
 
-func (o *truth) Observe(a *gearman.Assignment, t event.Type, _ event.Data) {
+func (o *truth) Observe(a *gearman.Assignment, t event.Type, _ *event.Data) {
 	for range 20 {
 		_ = o.client.Echo(context.Background()) // ends with the client
 	}

@@ -18,18 +18,18 @@ const (
 	RunHandedBack = "handed_back" // the pool stopped, and the job server gives the job to another worker
 )
 
-func (p *Pool) meter(function string, d event.Data, took time.Duration) {
-	if p.o.Meter == nil {
+func (r *run) meter(took time.Duration) {
+	if r.p.o.Meter == nil {
 		return
 	}
 	outcome := RunCompleted
 	switch {
-	case d.Reason == event.HandedBack:
+	case r.d.Reason == event.HandedBack:
 		outcome = RunHandedBack
-	case d.Error != nil:
-		outcome = d.Error.Kind
+	case r.d.Error != nil:
+		outcome = r.d.Error.Kind
 	}
-	p.o.Meter.RunEnded(function, outcome, took)
+	r.p.o.Meter.RunEnded(r.a.Function, outcome, took)
 }
 
 // Stats are what a pool is and does.

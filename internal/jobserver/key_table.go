@@ -17,7 +17,7 @@ func newKeyTable() keyTable { return keyTable{seed: maphash.MakeSeed()} }
 // place returns where a key belongs: its shard, and its tag there.
 func (t *keyTable) place(key []byte) (*keyShard, uint32) {
 	hash := maphash.Bytes(t.seed, key)
-	return &t.shards[hash>>56], max(uint32(hash), 1)
+	return &t.shards[hash>>56], max(uint32(hash)%(1<<tagBits), 1)
 }
 
 // find returns the job of a function, or with nil of any function, that has the key. It returns nil if there is none, as there
@@ -31,11 +31,11 @@ func (t *keyTable) find(jobs *jobTable, f *function, key []byte) *job {
 		return nil
 	}
 	mask := uint32(len(s.slots) - 1)
-	for i := tag & mask; s.slots[i].tag != 0; i = (i + 1) & mask {
-		if s.slots[i].tag != tag {
+	for i := tag & mask; s.slots[i] != 0; i = (i + 1) & mask {
+		if s.slots[i].tag() != tag {
 			continue
 		}
-		if j := jobs.get(s.slots[i].number); j != nil && (f == nil || j.fn == f) && bytes.Equal(j.key, key) {
+		if j := jobs.get(s.slots[i].number()); j != nil && (f == nil || j.fn == f) && bytes.Equal(j.key, key) {
 			return j
 		}
 	}
@@ -51,7 +51,7 @@ func (t *keyTable) add(j *job, jobs *jobTable) {
 	if 4*(s.len+1) > 3*len(s.slots) {
 		s.tidy(jobs)
 	}
-	s.insert(keySlot{j.number, tag})
+	s.insert(keySlot(j.number<<tagBits | uint64(tag)))
 }
 
 // A keyShard is a hash table with linear probing. What a submit looks at and what it then writes are in one line of the processor's
@@ -61,17 +61,21 @@ type keyShard struct {
 	len   int
 }
 
-type keySlot struct {
-	number uint64
-	tag    uint32 // 0 where there is nothing
-}
+// A keySlot is a job's number and the tag of its key; 0 where there is nothing.
+type keySlot uint64
+
+// tagBits leave 46 bits for a number, which do for two years of a million jobs a second, and are enough for 2^26 slots in all shards.
+const tagBits = 18
+
+func (s keySlot) number() uint64 { return uint64(s >> tagBits) }
+func (s keySlot) tag() uint32    { return uint32(s) % (1 << tagBits) }
 
 const minShard = 16
 
 func (s *keyShard) insert(slot keySlot) {
 	mask := uint32(len(s.slots) - 1)
-	i := slot.tag & mask
-	for s.slots[i].tag != 0 {
+	i := slot.tag() & mask
+	for s.slots[i] != 0 {
 		i = (i + 1) & mask
 	}
 	s.slots[i] = slot
@@ -93,7 +97,7 @@ func (s *keyShard) tidy(jobs *jobTable) {
 	}
 	*s = keyShard{slots: make([]keySlot, size)}
 	for _, slot := range old.slots {
-		if slot.tag != 0 && !ended(slot.number) {
+		if slot != 0 && !ended(slot.number()) {
 			s.insert(slot)
 		}
 	}
@@ -103,7 +107,7 @@ func (s *keyShard) tidy(jobs *jobTable) {
 func (s *keyShard) count(ended func(number uint64) bool) int {
 	n := 0
 	for _, slot := range s.slots {
-		if slot.tag != 0 && !ended(slot.number) {
+		if slot != 0 && !ended(slot.number()) {
 			n++
 		}
 	}

@@ -204,7 +204,8 @@ type Error struct {
 	Message string `json:"message"`
 }
 
-// A Sink takes events. Publish does not block and is safe for concurrent use; what it cannot take it counts and logs itself.
+// A Sink takes events. Publish does not block and is safe for concurrent use; what it cannot take it counts and logs itself. It keeps
+// events, but not the slice.
 type Sink interface {
 	Publish(...Event)
 }

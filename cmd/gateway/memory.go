@@ -24,8 +24,12 @@ func setCollector() {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(softMemory)
 	go func() {
-		for range time.Tick(time.Second) {
-			debug.SetMemoryLimit(memoryLimit(memoryUsed()))
+		last := int64(softMemory)
+		for range time.Tick(250 * time.Millisecond) {
+			if limit := memoryLimit(memoryUsed()); limit != last {
+				debug.SetMemoryLimit(limit)
+				last = limit
+			}
 		}
 	}()
 }

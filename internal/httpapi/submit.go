@@ -14,7 +14,8 @@ func (a *API) submit(w *response, r *http.Request) error {
 	if !carriesJSON(r.Header.Get("Content-Type")) {
 		return unsupportedMediaType.because("Send application/json.")
 	}
-	s := newSubmission(ledger.Background)
+	s := takeSubmission(ledger.Background)
+	defer s.giveBack()
 	s.from(w, r)
 	var err error
 	if s.key, err = idempotencyKey(r.Header); err != nil {
@@ -26,16 +27,16 @@ func (a *API) submit(w *response, r *http.Request) error {
 	}
 	defer a.inflight.give(taken)
 
-	mistakes, err := decodeEnvelope(body, &s)
+	mistakes, err := decodeEnvelope(body, s)
 	if err != nil {
 		return err
 	}
-	preferAsync(w, r, &s)
-	t, err := a.task(w.who, &s, mistakes)
+	preferAsync(w, r, s)
+	t, err := a.task(w.who, s, mistakes)
 	if err != nil {
 		return err
 	}
-	rec, err := a.run(w, r, &s, t)
+	rec, err := a.run(w, r, s, t)
 	if err != nil {
 		return err
 	}
@@ -47,8 +48,9 @@ func (a *API) submit(w *response, r *http.Request) error {
 
 // call is POST /functions/{function}: the body is the workload, the response the result.
 func (a *API) call(w *response, r *http.Request) error {
-	s, err := a.callOf(w, r)
-	if err != nil {
+	s := takeSubmission(ledger.Sync)
+	defer s.giveBack()
+	if err := a.callOf(w, r, s); err != nil {
 		return err
 	}
 	if err := a.fits(w.who, s.Function, r.ContentLength); err != nil {
@@ -68,7 +70,7 @@ func (a *API) call(w *response, r *http.Request) error {
 	if err := a.conforms(t); err != nil {
 		return err
 	}
-	rec, err := a.run(w, r, &s, t)
+	rec, err := a.run(w, r, s, t)
 	if err != nil {
 		return err
 	}
@@ -78,20 +80,19 @@ func (a *API) call(w *response, r *http.Request) error {
 	return a.writeResult(w, rec)
 }
 
-// callOf returns the submission that the path, the query and the headers are, checked.
-func (a *API) callOf(w *response, r *http.Request) (s submission, err error) {
-	s = newSubmission(ledger.Sync)
+// callOf makes s the submission that the path, the query and the headers are, checked.
+func (a *API) callOf(w *response, r *http.Request, s *submission) (err error) {
 	s.from(w, r)
 	if s.key, err = idempotencyKey(r.Header); err != nil {
-		return s, err
+		return err
 	}
 	q, err := query(r, "mode", "priority", "unique", "timeout", "run_at", "delay", "deadline", "on_lost", "require_worker",
 		"callback", "callback_events")
 	if err != nil {
-		return s, err
+		return err
 	}
 	if s.Function, err = pathParam(r, "function"); err != nil {
-		return s, err
+		return err
 	}
 	var m mistakes
 	s.callback, m = callbackOf(q)
@@ -107,17 +108,17 @@ func (a *API) callOf(w *response, r *http.Request) (s submission, err error) {
 			m = m.note(name, "must be true or false")
 		}
 	}
-	preferAsync(w, r, &s)
-	for name, detail := range a.fields.check(&s, time.Now()) {
+	preferAsync(w, r, s)
+	for name, detail := range a.fields.check(s, time.Now()) {
 		m = m.note(name, detail)
 	}
-	if wrong := a.checkCallback(&s); wrong != nil {
+	if wrong := a.checkCallback(s); wrong != nil {
 		m = m.note(map[string]string{"url": "callback", "events": "callback_events"}[wrong.Member], wrong.Detail)
 	}
 	if m != nil {
-		return s, wrongParameters(m)
+		return wrongParameters(m)
 	}
-	return s, permit(w.who, s.Function, s.Priority)
+	return permit(w.who, s.Function, s.Priority)
 }
 
 // preferAsync makes a sync submission a tracked one if the request would rather have it so.

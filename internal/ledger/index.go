@@ -55,9 +55,14 @@ type job struct {
 
 // shown returns a snapshot, without the log.
 func (j *job) shown() *Record {
-	r := j.Record
+	r := new(Record)
+	j.show(r)
+	return r
+}
+
+func (j *job) show(r *Record) {
+	*r = j.Record
 	r.Log = nil
-	return &r
 }
 
 func (j *job) live() bool { return !j.gone && !j.State.Ended() }

@@ -108,7 +108,8 @@ func New(o Options) *Ledger {
 //
 // When ctx ends first Submit returns its error, and the job goes on. The error is ErrFull, ErrStoreFailed, one of the idempotency
 // key's (see Task.Key), or one of gearman.Client.Submit; with gearman.ErrOutcomeUnknown the Record has its ID, and can be asked for
-// later. With an error after which there is nothing to ask for it is nil. Submit may change t, and keeps its Workload.
+// later. With an error after which there is nothing to ask for it is nil. It is a part of t, which Submit changes and does not keep; it
+// keeps the Workload.
 func (l *Ledger) Submit(ctx context.Context, t *Task) (*Record, error) {
 	t.Mode = cmp.Or(t.Mode, Background)
 	if t.Key != nil {
@@ -140,7 +141,7 @@ func (l *Ledger) Submit(ctx context.Context, t *Task) (*Record, error) {
 	if how == entered && !j.own() {
 		if err := l.send(ctx, j, t, span); err != nil {
 			failed(span, err)
-			return j.stub(err), err
+			return j.stub(t, err), err
 		}
 	}
 	span.End() // a wait for the job's end is none of it
@@ -151,20 +152,21 @@ func (l *Ledger) Submit(ctx context.Context, t *Task) (*Record, error) {
 		case <-l.untilOver(j):
 		case <-lapse.C:
 		case <-ctx.Done():
-			return j.stub(nil), context.Cause(ctx)
+			return j.stub(t, nil), context.Cause(ctx)
 		}
 	}
-	r, err := l.snapshot(j)
+	r, err := l.snapshot(j, t)
 	r.Replayed = how == replayed
 	return r, err
 }
 
 // stub is what a caller gets with an error: enough to ask for the job later, unless there is none because nothing was submitted.
-func (j *job) stub(err error) *Record {
+func (j *job) stub(t *Task, err error) *Record {
 	if errors.Is(err, gearman.ErrNotSent) || errors.As(err, new(*gearman.ServerError)) || errors.As(err, new(*gearman.NameError)) {
 		return nil
 	}
-	return &Record{ID: j.ID, Owner: j.Owner, Function: j.Function, Mode: j.Mode}
+	t.Record = Record{ID: j.ID, Owner: j.Owner, Function: j.Function, Mode: j.Mode}
+	return &t.Record
 }
 
 // send gives the task to a job server. The record is there before: our own pool may finish a job before its handle is read.
@@ -227,13 +229,14 @@ func (l *Ledger) dismiss(j *job) {
 }
 
 // snapshot returns the record, or why it was withdrawn.
-func (l *Ledger) snapshot(j *job) (*Record, error) {
+func (l *Ledger) snapshot(j *job, t *Task) (*Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if j.merged != nil {
 		j = j.merged
 	}
-	return j.shown(), j.refused
+	j.show(&t.Record)
+	return &t.Record, j.refused
 }
 
 // release lets go of a job that find or enter has held: its result may be dropped.

@@ -73,6 +73,8 @@ type Task struct {
 	Callback    *event.Callback // where its caller wants to hear of it; nil: nowhere
 	Traceparent string          // W3C trace context of the request; "": none
 	RequestID   string          // of the request, for the log; "": none
+
+	Record Record // what Submit returns is here
 }
 
 // Record is a snapshot of what is known of a job. Its slices and pointers are shared and must not be changed.

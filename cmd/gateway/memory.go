@@ -9,12 +9,12 @@ import (
 
 // How the collector is set, unless GOGC or GOMEMLIMIT say otherwise. It runs half as often as Go's default has it: records are most of
 // what is in memory and live long, and to look through them for every piece of garbage as large as they are costs a sixth of the time of a
-// busy gateway. Where that would take more than softMemory it runs more often, but not for less garbage than an eighth of what is used: a
-// limit that is too low would have it run all the time. 10,000 callers that wait need some 400 MiB.
+// busy gateway. Where that would take more than softMemory it runs more often, but not for less garbage than a third of what is live: a
+// limit that is too low would have it run all the time. 10,000 callers that wait need some 400 MiB, 230 of them live.
 const (
 	gcPercent  = 200
 	softMemory = 480 << 20 // bytes
-	leastShare = 8
+	leastShare = 3
 )
 
 func setCollector() {
@@ -34,11 +34,11 @@ func setCollector() {
 	}()
 }
 
-// memoryLimit returns how many bytes the process may have where so many are used.
-func memoryLimit(used uint64) int64 { return int64(max(softMemory, used+used/leastShare)) }
+// memoryLimit returns how many bytes the process may have where so many are live on the heap, and others are no heap.
+func memoryLimit(live, others uint64) int64 { return int64(max(softMemory, others+live+live/leastShare)) }
 
 // memoryUsed returns what the heap had left after its last collection, and all that is not heap, such as stacks.
-func memoryUsed() uint64 {
+func memoryUsed() (live, others uint64) {
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"},
 		{Name: "/memory/classes/total:bytes"},
@@ -48,5 +48,5 @@ func memoryUsed() uint64 {
 	}
 	metrics.Read(samples)
 	value := func(i int) uint64 { return samples[i].Value.Uint64() }
-	return value(0) + value(1) - value(2) - value(3) - value(4)
+	return value(0), value(1) - value(2) - value(3) - value(4)
 }

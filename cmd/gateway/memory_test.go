@@ -7,14 +7,15 @@ import (
 )
 
 func TestMemoryLimit(t *testing.T) {
-	for used, want := range map[uint64]int64{
-		0:         softMemory,
-		100 << 20: softMemory,
-		480 << 20: 540 << 20,
-		8 << 30:   9 << 30,
+	for _, tt := range []struct{ live, others, want int }{
+		{0, 0, 480},
+		{300, 80, 480},
+		{300, 81, 481},
+		{30, 4000, 4040},
+		{6000, 100, 8100},
 	} {
-		if got := memoryLimit(used); got != want {
-			t.Errorf("of %d MiB used: the limit is %d MiB, want %d", used>>20, got>>20, want>>20)
+		if got := memoryLimit(uint64(tt.live)<<20, uint64(tt.others)<<20); got>>20 != int64(tt.want) {
+			t.Errorf("with %d MiB live and %d others: the limit is %d MiB, want %d", tt.live, tt.others, got>>20, tt.want)
 		}
 	}
 }
@@ -23,7 +24,8 @@ func TestMemoryLimit(t *testing.T) {
 func TestMemoryUsed(t *testing.T) {
 	keep := make([]byte, 64<<20)
 	debug.FreeOSMemory() // collects, too
-	used := memoryUsed()
+	live, others := memoryUsed()
+	used := live + others
 	if least, most := uint64(len(keep)), uint64(len(keep)+256<<20); used < least || used > most {
 		t.Errorf("%d MiB are used, want %d to %d", used>>20, least>>20, most>>20)
 	}

@@ -35,7 +35,9 @@ func setCollector() {
 }
 
 // memoryLimit returns how many bytes the process may have where so many are live on the heap, and others are no heap.
-func memoryLimit(live, others uint64) int64 { return int64(max(softMemory, others+live+live/leastShare)) }
+func memoryLimit(live, others uint64) int64 {
+	return int64(max(softMemory, others+live+live/leastShare))
+}
 
 // memoryUsed returns what the heap had left after its last collection, and all that is not heap, such as stacks.
 func memoryUsed() (live, others uint64) {

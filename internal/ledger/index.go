@@ -240,9 +240,11 @@ func without(live []*job, j *job) []*job {
 	return live
 }
 
-// forget takes a job from everything.
+// forget takes a job from everything. It may be gone already: cancelled and forgotten while it was being stored, which then failed.
 func (x *index) forget(j *job) {
 	switch {
+	case j.gone:
+		return
 	case j.replied:
 		x.replied.remove(j)
 	case j.State.Ended():

@@ -26,6 +26,7 @@ type job struct {
 	submitted  bool                // job.submitted was told
 	timed      bool                // StartedAt is when its run began, and not when somebody said that it was over
 	over       bool                // it has ended or was withdrawn
+	keyed      bool                // a task with an idempotency key has joined it
 	replied    bool                // it is in replied
 	gone       bool                // forgotten
 	spilled    bool                // its result is too large to keep

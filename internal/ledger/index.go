@@ -27,6 +27,7 @@ type job struct {
 	timed      bool                // StartedAt is when its run began, and not when somebody said that it was over
 	over       bool                // it has ended or was withdrawn
 	keyed      bool                // a task with an idempotency key has joined it
+	early      bool                // a caller was answered before it was over
 	replied    bool                // it is in replied
 	gone       bool                // forgotten
 	spilled    bool                // its result is too large to keep

@@ -226,13 +226,14 @@ func (l *Ledger) dismiss(j *job) {
 	l.deadlines.unset(j.deadline)
 }
 
-// snapshot returns the record, or why it was withdrawn.
+// snapshot returns the record that Submit answers with, or why it was withdrawn.
 func (l *Ledger) snapshot(j *job) (*Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if j.merged != nil {
 		j = j.merged
 	}
+	j.early = j.early || !j.over
 	return j.shown(), j.refused
 }
 

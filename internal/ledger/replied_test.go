@@ -5,6 +5,12 @@ import (
 	"time"
 )
 
+// kept reports whether the ledger still has a job.
+func (b *lab) kept(id string) bool {
+	_, err := b.Job(b.t.Context(), everyone, id, 0)
+	return err == nil
+}
+
 func TestASyncJobThatATaskWithAKeyJoinedIsKept(t *testing.T) {
 	bubble(t, Options{MaxReplied: 1}, func(t *testing.T, b *lab) {
 		s, first := b.begin(t.Context(), Task{Function: "f", Unique: "u", Workload: []byte("w"), Mode: Sync, Wait: time.Minute})
@@ -22,6 +28,33 @@ func TestASyncJobThatATaskWithAKeyJoinedIsKept(t *testing.T) {
 		again, err := b.Submit(t.Context(), task)
 		if err != nil || again.ID != id || !again.Replayed || string(again.Result) != "result" {
 			t.Errorf("%+v, %v", again, err)
+		}
+	})
+}
+
+// Whoever was told that a job goes on comes back for its result, and may do so while it ends.
+func TestASyncJobWhoseCallerWasAnsweredEarlyIsKept(t *testing.T) {
+	bubble(t, Options{MaxReplied: 1}, func(t *testing.T, b *lab) {
+		for name, comesBack := range map[string]func(id string) func() bool{
+			"not yet": func(string) func() bool { return func() bool { return true } },
+			"to wait": func(id string) func() bool {
+				return b.call(func() (Record, error) { return b.Job(t.Context(), everyone, id, time.Minute) }).returned
+			},
+			"to follow": func(id string) func() bool { return follow(t.Context(), b.plain, id, 0).ended },
+		} {
+			s, o := b.sync("H:1")
+			time.Sleep(time.Minute)
+			id := o.must(t).ID
+			ended := comesBack(id)
+			s.completed("result")
+			if !ended() {
+				t.Errorf("%s: still waits", name)
+			}
+			b.finish("H:2", "")
+			b.finish("H:3", "")
+			if !b.kept(id) {
+				t.Errorf("%s: it was forgotten", name)
+			}
 		}
 	})
 }

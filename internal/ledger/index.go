@@ -110,8 +110,8 @@ type index struct {
 	background chain    // live background jobs that may be forgotten, oldest first
 	syncs      chain    // live sync jobs, oldest first
 	past       chain    // ended jobs, in the order of their end, but those of replied
-	replied    chain    // sync jobs that completed while their callers waited, in the order of their end
-	results    chain    // those of them that have results or warnings
+	replied    chain    // sync jobs that completed while all their callers waited, in the order of their end
+	results    chain    // ended jobs that have results, warnings or workloads, in the order of their end
 	owned      holdings // what is held of each owner
 	called     holdings // and of each function
 	sync       int      // live sync jobs

@@ -71,7 +71,7 @@ type Ledger struct {
 	running   sync.WaitGroup // what clock began, and its own goroutine
 }
 
-// telling is what a Store is told: it is large, and keeps none of it.
+// telling is what a Store is told. It is here, and not on the stack, because it is large; the Store keeps none of it.
 type telling struct {
 	change Change
 	events [1]event.Event

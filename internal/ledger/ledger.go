@@ -195,10 +195,11 @@ func (l *Ledger) answered(j *job) {
 	j.entering = false
 }
 
-// sent notes to which server a task went whose handle is not known.
+// sent notes to which server a task went whose handle is not known. Whoever waits for that is told so, with the id.
 func (l *Ledger) sent(j *job, where gearman.Job) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	j.early = true
 	if j.Handle == "" {
 		j.Server, j.generation = where.Server, where.Generation
 	}

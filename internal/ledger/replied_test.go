@@ -1,8 +1,11 @@
 package ledger
 
 import (
+	"errors"
 	"testing"
 	"time"
+
+	"gearman-gateway/internal/gearman"
 )
 
 // kept reports whether the ledger still has a job.
@@ -55,6 +58,29 @@ func TestASyncJobWhoseCallerWasAnsweredEarlyIsKept(t *testing.T) {
 			if !b.kept(id) {
 				t.Errorf("%s: it was forgotten", name)
 			}
+		}
+	})
+}
+
+// So does a caller who was told that nobody knows whether a job server has the job.
+func TestASyncJobWhoseSubmitWasNotAnsweredIsKept(t *testing.T) {
+	bubble(t, Options{MaxReplied: 1}, func(t *testing.T, b *lab) {
+		s, o := b.begin(t.Context(), Task{Function: "f", Mode: Sync, Wait: time.Minute})
+		time.Sleep(time.Minute)
+		r, err := o.get()
+		if !errors.Is(err, gearman.ErrOutcomeUnknown) {
+			t.Fatal(err)
+		}
+		waits := b.call(func() (Record, error) { return b.Job(t.Context(), everyone, r.ID, time.Minute) })
+		s.tell(gearman.Update{Kind: gearman.Created, Job: at("H:1")})
+		s.completed("result")
+		if got := waits.must(t); got.State != Completed {
+			t.Errorf("%+v", got)
+		}
+		b.finish("H:2", "")
+		b.finish("H:3", "")
+		if !b.kept(r.ID) {
+			t.Error("it was forgotten")
 		}
 	})
 }

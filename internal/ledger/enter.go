@@ -148,6 +148,7 @@ func (l *Ledger) room(j *job) (other *job, err error) {
 	if j.Unique != "" {
 		if other := l.byUnique[j.shared()]; other != nil {
 			other.waiters++
+			other.keyed = other.keyed || j.key != nil
 			return other, nil
 		}
 	}

@@ -26,6 +26,8 @@ type job struct {
 	submitted  bool                // job.submitted was told
 	timed      bool                // StartedAt is when its run began, and not when somebody said that it was over
 	over       bool                // it has ended or was withdrawn
+	keyed      bool                // a task with an idempotency key has joined it
+	early      bool                // a caller was answered before it was over
 	replied    bool                // it is in replied
 	gone       bool                // forgotten
 	spilled    bool                // its result is too large to keep
@@ -113,8 +115,8 @@ type index struct {
 	background chain    // live background jobs that may be forgotten, oldest first
 	syncs      chain    // live sync jobs, oldest first
 	past       chain    // ended jobs, in the order of their end, but those of replied
-	replied    chain    // sync jobs that completed while their callers waited, in the order of their end
-	results    chain    // those of them that have results or warnings
+	replied    chain    // sync jobs that completed while all their callers waited, in the order of their end
+	results    chain    // ended jobs that have results, warnings or workloads, in the order of their end
 	owned      holdings // what is held of each owner
 	called     holdings // and of each function
 	sync       int      // live sync jobs
@@ -245,9 +247,11 @@ func without(live []*job, j *job) []*job {
 	return live
 }
 
-// forget takes a job from everything.
+// forget takes a job from everything. It may be gone already: cancelled and forgotten while it was being stored, which then failed.
 func (x *index) forget(j *job) {
 	switch {
+	case j.gone:
+		return
 	case j.replied:
 		x.replied.remove(j)
 	case j.State.Ended():

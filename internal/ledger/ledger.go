@@ -71,7 +71,7 @@ type Ledger struct {
 	running   sync.WaitGroup // what clock began, and its own goroutine
 }
 
-// telling is what a Store is told: it is large, and keeps none of it.
+// telling is what a Store is told. It is here, and not on the stack, because it is large; the Store keeps none of it.
 type telling struct {
 	change Change
 	events [1]event.Event
@@ -197,10 +197,11 @@ func (l *Ledger) answered(j *job) {
 	j.entering = false
 }
 
-// sent notes to which server a task went whose handle is not known.
+// sent notes to which server a task went whose handle is not known. Whoever waits for that is told so, with the id.
 func (l *Ledger) sent(j *job, where gearman.Job) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	j.early = true
 	if j.Handle == "" {
 		j.Server, j.generation = where.Server, where.Generation
 	}
@@ -228,13 +229,14 @@ func (l *Ledger) dismiss(j *job) {
 	l.deadlines.unset(j.deadline)
 }
 
-// snapshot returns the record, or why it was withdrawn.
+// snapshot returns the record that Submit answers with, or why it was withdrawn.
 func (l *Ledger) snapshot(j *job, t *Task) (*Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if j.merged != nil {
 		j = j.merged
 	}
+	j.early = j.early || !j.over
 	j.show(&t.Record)
 	return &t.Record, j.refused
 }

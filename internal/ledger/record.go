@@ -109,7 +109,7 @@ type Record struct {
 	Traceparent string    // W3C trace context of its submit, or of the request where there are no traces
 	Callback    *event.Callback
 	EventSeq    uint64  // Seq of its latest event
-	Log         []Entry // of a job that has ended
+	Log         []Entry // of a job that has ended: in a Change, and from Store.Get
 
 	SubmittedAt time.Time
 	StartedAt   time.Time // zero until known

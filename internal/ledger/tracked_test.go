@@ -570,3 +570,31 @@ func TestADoomedJobIsNoticedSoonAmongManyScheduled(t *testing.T) {
 		b.within(5 * time.Second)
 	})
 }
+
+func TestAJobThatCannotBeStoredAndIsForgottenMeanwhile(t *testing.T) {
+	lives(t, Options{MaxRecords: 2}, func(t *testing.T, b *life) {
+		hold := make(chan struct{})
+		b.disk.with(func() { b.disk.hold = hold })
+		o := b.call(func() (Record, error) { return b.Submit(t.Context(), Task{Function: "f", Mode: Tracked}) })
+		b.mu.Lock()
+		id := b.entered.first.ID
+		b.mu.Unlock()
+		if _, err := b.Cancel(t.Context(), everyone, id); err != nil {
+			t.Fatal(err)
+		}
+		b.disk.with(func() { b.disk.hold = nil })
+		for range 2 {
+			b.enter(Task{Mode: Tracked})
+			b.next()
+		}
+		b.disk.with(func() { b.disk.fail = ErrStoreFailed })
+		close(hold)
+		if _, err := o.get(); err == nil {
+			t.Error("it was stored")
+		}
+		synctest.Wait()
+		if err := b.consistent(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -282,7 +282,7 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 		l.drop(j)
 	}
 	l.keepWorkload(j)
-	if j.replied = j.Mode == Sync && !j.durable && s == Completed && j.waiters > 0; j.replied {
+	if j.replied = s == Completed && j.needless(); j.replied {
 		l.replied.push(j)
 	} else {
 		l.past.push(j)
@@ -308,6 +308,12 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 	for l.replied.n > l.o.MaxReplied {
 		l.forget(l.replied.first)
 	}
+}
+
+// needless reports whether nobody but those who wait is likely to ask for the job: it is a sync one that no idempotency key leads to, and
+// nobody was told to come back.
+func (j *job) needless() bool {
+	return j.Mode == Sync && !j.durable && !j.keyed && !j.early && j.waiters > 0
 }
 
 // apply gives a change and the event it causes to the store, with what every event of a job says.

@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// How the collector is set, unless GOGC or GOMEMLIMIT say otherwise. It runs half as often as Go's default has it: records are most of
+// How the collector is set, unless GOGC says otherwise. It runs half as often as Go's default has it: records are most of
 // what is in memory and live long, and to look through them for every piece of garbage as large as they are costs a sixth of the time of a
 // busy gateway. Where that would take more than softMemory it runs more often, but not for less garbage than a third of what is live: a
-// limit that is too low would have it run all the time. 10,000 callers that wait need some 400 MiB, 230 of them live.
+// limit that is too low would have it run all the time. 10,000 callers that wait need some 400 MiB, 230 of them live. GOMEMLIMIT takes the
+// place of that limit.
 const (
 	gcPercent  = 200
 	softMemory = 480 << 20 // bytes
@@ -18,10 +19,13 @@ const (
 )
 
 func setCollector() {
-	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+	if os.Getenv("GOGC") != "" {
 		return
 	}
 	debug.SetGCPercent(gcPercent)
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
 	debug.SetMemoryLimit(softMemory)
 	go func() {
 		last := int64(softMemory)

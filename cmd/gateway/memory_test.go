@@ -35,7 +35,12 @@ func TestMemoryUsed(t *testing.T) {
 func TestTheEnvironmentSetsTheCollector(t *testing.T) {
 	for _, name := range []string{"GOGC", "GOMEMLIMIT"} {
 		t.Setenv(name, "off")
+		before := debug.SetGCPercent(50)
 		setCollector()
+		want := map[string]int{"GOGC": 50, "GOMEMLIMIT": gcPercent}[name]
+		if got := debug.SetGCPercent(before); got != want {
+			t.Errorf("with %s the collector's percentage is %d, want %d", name, got, want)
+		}
 		if got := debug.SetMemoryLimit(-1); got != math.MaxInt64 {
 			t.Errorf("with %s the limit is %d", name, got)
 		}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"gearman-gateway/internal/event"
 	"gearman-gateway/internal/gearman"
 )
 
@@ -80,6 +81,21 @@ func TestASyncJobWhoseSubmitWasNotAnsweredIsKept(t *testing.T) {
 		b.finish("H:2", "")
 		b.finish("H:3", "")
 		if !b.kept(r.ID) {
+			t.Error("it was forgotten")
+		}
+	})
+}
+
+// A callback is told where a large result is.
+func TestASyncJobWithACallbackIsKept(t *testing.T) {
+	bubble(t, Options{MaxReplied: 1}, func(t *testing.T, b *lab) {
+		s, o := b.begin(t.Context(), Task{Function: "f", Mode: Sync, Wait: time.Minute, Callback: &event.Callback{URL: "https://app.example/hook"}})
+		s.created(at("H:1"))
+		s.completed("result")
+		id := o.must(t).ID
+		b.finish("H:2", "")
+		b.finish("H:3", "")
+		if !b.kept(id) {
 			t.Error("it was forgotten")
 		}
 	})

@@ -311,9 +311,9 @@ func (l *Ledger) end(j *job, s State, t event.Type, e *event.Error) {
 }
 
 // needless reports whether nobody but those who wait is likely to ask for the job: it is a sync one that no idempotency key leads to, and
-// nobody was told to come back.
+// nobody was told to come back, nor will be by a callback, which links to a result that it has no room for.
 func (j *job) needless() bool {
-	return j.Mode == Sync && !j.durable && !j.keyed && !j.early && j.waiters > 0
+	return j.Mode == Sync && !j.durable && !j.keyed && !j.early && j.Callback == nil && j.waiters > 0
 }
 
 // apply gives a change and the event it causes to the store, with what every event of a job says.

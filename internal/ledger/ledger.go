@@ -125,12 +125,22 @@ func (l *Ledger) Submit(ctx context.Context, t *Task) (*Record, error) {
 	if j == nil { // the key's job is in the store alone
 		return l.replayed(ctx, t)
 	}
-	defer l.release(j)
+	err = l.attend(ctx, j, t, how, span)
+	r, refused := l.answer(j, t, how)
+	if err != nil {
+		return j.stub(t, err), err
+	}
+	r.Replayed = how == replayed
+	return r, refused
+}
+
+// attend is with a job from its entry until Submit has an answer.
+func (l *Ledger) attend(ctx context.Context, j *job, t *Task, how entry, span tracing.Span) error {
 	if how != entered && j.ready != nil { // it may still be on its way to the disk
 		select {
 		case <-j.ready:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 	if how == entered {
@@ -141,23 +151,39 @@ func (l *Ledger) Submit(ctx context.Context, t *Task) (*Record, error) {
 	if how == entered && !j.own() {
 		if err := l.send(ctx, j, t, span); err != nil {
 			failed(span, err)
-			return j.stub(t, err), err
+			return err
 		}
 	}
 	span.End() // a wait for the job's end is none of it
-	if t.Mode == Sync {
-		lapse := time.NewTimer(t.Wait)
-		defer lapse.Stop()
-		select {
-		case <-l.untilOver(j):
-		case <-lapse.C:
-		case <-ctx.Done():
-			return j.stub(t, nil), context.Cause(ctx)
-		}
+	if t.Mode != Sync {
+		return nil
 	}
-	r, err := l.snapshot(j, t)
-	r.Replayed = how == replayed
-	return r, err
+	lapse := time.NewTimer(t.Wait)
+	defer lapse.Stop()
+	select {
+	case <-l.untilOver(j):
+	case <-lapse.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// answer lets go of a job, and returns the record that Submit answers with, or why it was withdrawn. The lock is held once for all that,
+// because every job waits for it.
+func (l *Ledger) answer(j *job, t *Task, how entry) (r *Record, refused error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	j.waiters--
+	if how == entered {
+		j.entering = false
+	}
+	if j.merged != nil {
+		j = j.merged
+	}
+	j.early = j.early || !j.over
+	j.show(&t.Record)
+	return &t.Record, j.refused
 }
 
 // stub is what a caller gets with an error: enough to ask for the job later, unless there is none because nothing was submitted.
@@ -176,7 +202,6 @@ func (l *Ledger) send(ctx context.Context, j *job, t *Task, span tracing.Span) e
 		Timeout: l.o.SubmitTimeout,
 	}, func(u gearman.Update) { l.update(j, u) })
 	span.Server(where.Server)
-	defer l.answered(j)
 	switch {
 	case err == nil:
 		return nil
@@ -189,12 +214,6 @@ func (l *Ledger) send(ctx context.Context, j *job, t *Task, span tracing.Span) e
 		l.sent(j, where)
 	}
 	return err
-}
-
-func (l *Ledger) answered(j *job) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	j.entering = false
 }
 
 // sent notes to which server a task went whose handle is not known. Whoever waits for that is told so, with the id.
@@ -227,18 +246,6 @@ func (l *Ledger) dismiss(j *job) {
 	l.forget(j)
 	l.clock.unset(j.due)
 	l.deadlines.unset(j.deadline)
-}
-
-// snapshot returns the record that Submit answers with, or why it was withdrawn.
-func (l *Ledger) snapshot(j *job, t *Task) (*Record, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if j.merged != nil {
-		j = j.merged
-	}
-	j.early = j.early || !j.over
-	j.show(&t.Record)
-	return &t.Record, j.refused
 }
 
 // release lets go of a job that find or enter has held: its result may be dropped.

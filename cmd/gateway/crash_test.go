@@ -145,7 +145,7 @@ func (l *crashLoad) submit(caller, i int) {
 	case 2:
 		key = "key-" + workload
 	}
-	for range 100 { // with a key, until it is answered
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); { // with a key, until it is answered: the next gateway may take its time to start
 		id, status := l.post(body+"}", key)
 		switch {
 		case status == http.StatusAccepted:

@@ -44,18 +44,9 @@ func TestOverload(t *testing.T) {
 	before := memory(t, g.Process.Pid, "VmRSS")
 	t.Logf("capacity, 64 callers:  %v; %d MiB", capacity, before>>20)
 	offered := 10 * capacity.rate()
-	// In one run of six or so, a percent of those let in have waited for nearly a second. Why is not known; without protection it would be
-	// so in each of three.
-	var over *load
-	for range 3 {
-		over = l.open(offered, 4000, 5*time.Second)
-		t.Logf("offered %5.0f/s:        %v", offered, over)
-		if over.p99() <= 4*capacity.p99() {
-			break
-		}
-	}
+	over := l.open(offered, 4000, 5*time.Second)
 	after := memory(t, g.Process.Pid, "VmRSS")
-	t.Logf("%d MiB", after>>20)
+	t.Logf("offered %5.0f/s:        %v; %d MiB", offered, over, after>>20)
 	ended := time.Now()
 	recovered := l.closed(64, time.Second)
 	for recovered.p99() > 2*capacity.p99() && time.Since(ended) < 5*time.Second {

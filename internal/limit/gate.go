@@ -13,11 +13,14 @@ import (
 var ErrOverloaded = errors.New("overloaded")
 
 // A Gate bounds how many requests are worked on at a time, so that those let in are done soon however many come. Those that find it
-// full wait, and are let in in their order. When the first of them has waited for longer than Patience there is overload: then the one that
-// came last is let in first, because it would not help anybody if all waited alike, and each was let in when its caller has left. A burst
-// is worked off like that. If overload lasts for a second those that come have less time to be let in, and the others are refused, but
-// not faster than at a pace: a refusal costs a tenth of a request and more, so that ten times the load would leave no time for anything
-// else. A client's connection is held back meanwhile, and so is what it would send next.
+// full wait, and are let in in their order. When more of them wait than are worked on, and the first has waited for longer than Patience,
+// there is overload: then the one that came last is let in first, because it would not help anybody if all waited alike, and each was let
+// in when its caller has left. A burst is worked off like that. If overload lasts for a second those that come have less time to be let
+// in, and the others are refused, but not faster than at a pace: a refusal costs a tenth of a request and more, so that ten times the load
+// would leave no time for anything else. A client's connection is held back meanwhile, and so is what it would send next.
+//
+// Overload ends when no more wait than are worked on. That the first has not waited for long is no sign of it, as the others are refused
+// soon: those that come then would wait for longer than the others, and be let in when, late, nobody else is left.
 //
 // A request that begins to wait for the end of a job, or for events, leaves. One that takes long while there are processors to spare waits
 // for something, too, such as its body or a job server, and loses its place. A Gate is safe for concurrent use.
@@ -37,7 +40,7 @@ type Gate struct {
 type GateOptions struct {
 	Places   int           // requests that are worked on at a time
 	MaxQueue int           // requests that wait to be let in; beyond, the one that has waited longest is refused
-	Patience time.Duration // of the one that has waited longest, beyond which there is overload
+	Patience time.Duration // of the one that has waited longest, beyond which there is overload, if more wait than Places
 	Wait     time.Duration // for being let in, while overload has not lasted for a second
 	Short    time.Duration // the same, when it has
 	Pace     time.Duration // at least, between two refusals; but none is held back for more than a second
@@ -185,20 +188,20 @@ func (g *Gate) leave(p *Place) {
 	p.prev.next, p.next.prev = p.next, p.prev
 	p.prev, p.next = nil, nil
 	next := g.queue.Front()
-	if next == nil {
-		g.free++
-		g.over = time.Time{}
-		return
-	}
-	now := time.Now()
-	switch late := now.Sub(next.Value.(*entrant).came) > g.o.Patience; {
-	case !late:
+	switch waiting := g.queue.Len(); {
+	case waiting <= g.o.Places:
 		g.over = time.Time{}
 	case g.over.IsZero():
-		g.over = now
-		fallthrough
-	default:
+		if now := time.Now(); now.Sub(next.Value.(*entrant).came) > g.o.Patience {
+			g.over = now
+		}
+	}
+	if !g.over.IsZero() {
 		next = g.queue.Back()
+	}
+	if next == nil {
+		g.free++
+		return
 	}
 	g.decide(next, true)
 }

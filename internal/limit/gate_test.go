@@ -63,6 +63,52 @@ func TestUnderOverloadWhoCameLastIsLetInFirstAndTheOthersAreRefusedAtAPace(t *te
 	})
 }
 
+func TestOverloadLastsUntilNoMoreWaitThanAreWorkedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := testGate
+		o.MaxQueue, o.Wait, o.Pace = 10, lasting, 0
+		g := NewGate(o)
+		enter := func() (*Place, <-chan time.Duration) { // the latter tells how long it took to be refused, or nothing
+			p, refused := new(Place), make(chan time.Duration, 1)
+			go func() {
+				defer close(refused)
+				if began := time.Now(); g.Enter(t.Context(), p) != nil {
+					refused <- time.Since(began)
+				}
+			}()
+			synctest.Wait()
+			return p, refused
+		}
+		first, _ := enter()
+		enter()
+		second, _ := enter()
+		time.Sleep(o.Patience + 1)
+		first.Leave() // overload begins, and the second is let in
+		time.Sleep(lasting + 1)
+
+		_, refused := enter()
+		third, _ := enter()
+		second.Leave() // nobody has waited for long, but more wait than are worked on
+		_, refusedToo := enter()
+		if got := <-refused; got != o.Short {
+			t.Errorf("who came under overload, refused after %v", got)
+		}
+		if got := <-refusedToo; got != o.Short {
+			t.Errorf("who came after a place was given to one that had not waited, refused after %v", got)
+		}
+
+		third.Leave() // nobody waits
+		fourth, _ := enter()
+		fifth, refused := enter()
+		time.Sleep(o.Short + 1)
+		fourth.Leave()
+		if got := <-refused; got != 0 {
+			t.Errorf("who came after it, refused after %v", got)
+		}
+		fifth.Leave()
+	})
+}
+
 func TestARefusalIsHeldBackForASecondAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := testGate

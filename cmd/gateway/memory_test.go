@@ -7,15 +7,18 @@ import (
 )
 
 func TestMemoryLimit(t *testing.T) {
-	for _, tt := range []struct{ live, others, want int }{
-		{0, 0, 480},
-		{300, 80, 480},
-		{300, 81, 481},
-		{30, 4000, 4040},
-		{6000, 100, 8100},
+	const none = math.MaxInt64 >> 20
+	for _, tt := range []struct{ live, others, most, want uint64 }{
+		{0, 0, none, 480},
+		{300, 80, none, 480},
+		{300, 81, none, 481},
+		{30, 4000, none, 4040},
+		{6000, 100, none, 8100},
+		{0, 0, 230, 230},
+		{6000, 100, 7000, 7000},
 	} {
-		if got := memoryLimit(uint64(tt.live)<<20, uint64(tt.others)<<20); got>>20 != int64(tt.want) {
-			t.Errorf("with %d MiB live and %d others: the limit is %d MiB, want %d", tt.live, tt.others, got>>20, tt.want)
+		if got := memoryLimit(tt.live<<20, tt.others<<20, tt.most<<20); got>>20 != int64(tt.want) {
+			t.Errorf("with %d MiB live, %d others and at most %d: the limit is %d MiB, want %d", tt.live, tt.others, tt.most, got>>20, tt.want)
 		}
 	}
 }

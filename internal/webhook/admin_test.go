@@ -80,6 +80,29 @@ func TestASinkThatFailsForDaysIsDisabledAndTheOthersHearOfIt(t *testing.T) {
 	})
 }
 
+func TestTheTimeWithoutAGatewayIsNoneInWhichASinkHasFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{answer: func(*http.Request, call) (int, error) { return 500, nil }}
+		s := start(t, w, Options{})
+		for i := range 20 { // enough that it is tried every minute
+			s.publish(ev(string(rune('a'+i)), 1))
+		}
+		advance(4 * 24 * time.Hour)
+		stop(s.Sender, time.Second)
+		advance(30 * 24 * time.Hour)
+
+		again := start(t, w, Options{Outbox: s.outbox})
+		advance(12 * time.Hour)
+		if got := again.status("sink"); got.State == Disabled {
+			t.Errorf("it is disabled: %s", got.Disabled)
+		}
+		advance(24 * time.Hour)
+		if got := again.status("sink"); got.State != Disabled {
+			t.Errorf("after five days with a gateway it is %s, failing since %v", got.State, got.FailingSince)
+		}
+	})
+}
+
 func TestWhatEndedCanBeSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var well atomic.Bool

@@ -153,12 +153,16 @@ func newSet(o Options) (set, error) {
 	return s, nil
 }
 
-// register finds out where each sink stands.
+// register finds out where each sink stands. That nobody tried while there was no gateway is not the sink's fault: that time does not count
+// as one in which it has failed.
 func (s *set) register(ctx context.Context) error {
 	for _, k := range s.sinks {
 		standing, err := s.o.Outbox.Register(ctx, k.name)
 		if err != nil {
 			return fmt.Errorf("webhook sink %q: %w", k.name, err)
+		}
+		if !standing.FailingSince.IsZero() {
+			standing.FailingSince = standing.FailingSince.Add(time.Since(standing.LastErrorAt))
 		}
 		k.standing = standing
 	}

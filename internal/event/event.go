@@ -86,7 +86,7 @@ type Event struct {
 	Time        time.Time //
 	Traceparent string    // W3C trace context of the job's submit, or of the request where there are no traces
 	Callback    string    // URL to which the job's caller wants this event, besides the sinks; "": none
-	Promised    bool      // of a tracked or scheduled job: it must not be lost, whatever becomes of others
+	Promised    bool      // of a tracked or scheduled job, or of a sink's end: it must not be lost, whatever becomes of others
 	Data        Data
 }
 

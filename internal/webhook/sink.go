@@ -413,7 +413,9 @@ func (k *sink) giveUp(reason string) {
 	k.hand.releaseAll()
 	k.log.Error().Str("reason", reason).Msg("webhook sink is disabled until POST /sinks/{name}/resume")
 	now := time.Now()
-	k.outbox.Publish(event.New(event.SinkDisabled, k.name, uint64(now.UnixMicro()), now, event.Data{Rest: &event.Rest{Sink: k.name}, Reason: reason}))
+	e := event.New(event.SinkDisabled, k.name, uint64(now.UnixMicro()), now, event.Data{Rest: &event.Rest{Sink: k.name}, Reason: reason})
+	e.Promised = true // also where the outbox is full, as it may well be because of this sink
+	k.outbox.Publish(e)
 }
 
 // logged returns a delivery's log with one more attempt.

@@ -90,6 +90,29 @@ func TestGoneDisablesTheSinkAlone(t *testing.T) {
 	})
 }
 
+// A sink that is gone may be why the outbox is full.
+func TestTheOthersHearThatASinkIsDisabledThoughTheOutboxIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{answer: func(r *http.Request, _ call) (int, error) {
+			if r.URL.Host == "gone.test" {
+				<-time.After(time.Second)
+				return 410, nil
+			}
+			return 200, nil
+		}}
+		s := start(t, w, Options{
+			Sinks:  []SinkOptions{{URL: "http://gone.test"}, {URL: "http://there.test"}},
+			Outbox: NewMemory(MemoryOptions{MaxEvents: 1}),
+		})
+		s.publish(ev("a", 1))
+		advance(time.Hour)
+		s.check("there.test", tally{Delivered: 1}) // the first was given up
+		if calls := w.calls(); len(calls) != 3 || !strings.Contains(calls[2].body, "sink.disabled") {
+			t.Errorf("got %v", calls)
+		}
+	})
+}
+
 func TestSinkThatAsksForPatienceGetsItFromAllSubjects(t *testing.T) {
 	for name, row := range map[string]struct {
 		code   int

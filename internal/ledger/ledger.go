@@ -127,11 +127,14 @@ func (l *Ledger) Submit(ctx context.Context, t *Task) (*Record, error) {
 	}
 	err = l.attend(ctx, j, t, how, span)
 	r, refused := l.answer(j, t, how)
-	if err != nil {
+	switch {
+	case err != nil:
 		return j.stub(t, err), err
+	case refused != nil: // there is no record to ask for any more
+		return nil, refused
 	}
 	r.Replayed = how == replayed
-	return r, refused
+	return r, nil
 }
 
 // attend is with a job from its entry until Submit has an answer.

@@ -252,8 +252,8 @@ func TestATaskThatNoJobServerTookLeavesNoRecord(t *testing.T) {
 			})
 			s.refused(why)
 			for name, o := range map[string]*outcome{"the first": first, "who joined": joined} {
-				if _, err := o.get(); !errors.Is(err, why) {
-					t.Errorf("%s got %v, want %v", name, err, why)
+				if r, err := o.get(); !errors.Is(err, why) || r.ID != "" {
+					t.Errorf("%s got job %q and %v, want none and %v", name, r.ID, err, why)
 				}
 			}
 			if _, err := b.Job(t.Context(), everyone, s.Unique, 0); !errors.Is(err, ErrNotFound) {

@@ -151,7 +151,7 @@ func (l *Ledger) attend(ctx context.Context, j *job, t *Task, how entry, span tr
 	} else {
 		span.Job(j.ID, j.Traceparent)
 	}
-	if how == entered && !j.own() {
+	if how == entered && !j.own() && l.toSend(j) {
 		if err := l.send(ctx, j, t, span); err != nil {
 			failed(span, err)
 			return err
@@ -196,6 +196,16 @@ func (j *job) stub(t *Task, err error) *Record {
 	}
 	t.Record = Record{ID: j.ID, Owner: j.Owner, Function: j.Function, Mode: j.Mode}
 	return &t.Record
+}
+
+// toSend reports whether a job is still to be sent: its deadline may have passed while it was stored.
+func (l *Ledger) toSend(j *job) bool {
+	if j.ready == nil { // it was not
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return j.live()
 }
 
 // send gives the task to a job server. The record is there before: our own pool may finish a job before its handle is read.

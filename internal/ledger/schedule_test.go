@@ -321,3 +321,24 @@ func TestADeadlineMayPassWhileAJobIsBeingStored(t *testing.T) {
 		})
 	}
 }
+
+// What the ledger does not submit by itself, but its caller, is stored first where it has a key.
+func TestWhatExpiredWhileItWasBeingStoredIsNotSubmitted(t *testing.T) {
+	for _, mode := range []Mode{Background, Sync} {
+		lives(t, Options{}, func(t *testing.T, b *life) {
+			hold := make(chan struct{})
+			b.disk.with(func() { b.disk.hold = hold })
+			o := b.call(func() (Record, error) {
+				return b.Submit(t.Context(), Task{
+					Function: "f", Mode: mode, Wait: time.Minute, Key: &Key{Key: "k"}, Deadline: time.Now().Add(time.Second),
+				})
+			})
+			later(time.Minute)
+			close(hold)
+			b.quiet()
+			if r := o.must(t); r.State != Failed {
+				t.Errorf("%s: accepted as %s", mode, r.State)
+			}
+		})
+	}
+}

@@ -3,6 +3,8 @@ package limit
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,6 +176,41 @@ func TestARequestThatWaitsGivesItsPlaceAway(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})
+}
+
+// However requests come, leave and give up, in the end each place is free and nothing is left of an overload.
+func TestNoPlaceIsLost(t *testing.T) {
+	for seed := range uint64(50) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 0))
+			upTo := func(ms int) time.Duration { return time.Duration(random.IntN(ms)) * time.Millisecond }
+			o := testGate
+			o.Places, o.MaxQueue, o.Idle = 1+random.IntN(4), 1+random.IntN(30), upTo(100)+1
+			g := NewGate(o)
+			var requests sync.WaitGroup
+			for range 300 {
+				time.Sleep(upTo(20))
+				ctx, cancel := context.WithTimeout(t.Context(), upTo(200))
+				work, rest := upTo(100), upTo(100)
+				requests.Go(func() {
+					defer cancel()
+					var p Place
+					defer p.Leave()
+					if g.Enter(ctx, &p) == nil {
+						time.Sleep(work)
+						p.Leave()
+						time.Sleep(rest)
+					}
+				})
+			}
+			requests.Wait()
+			time.Sleep(o.Idle) // the last look
+			synctest.Wait()
+			if g.free != o.Places || g.queue.Len() > 0 || g.inside.next != &g.inside || g.inside.prev != &g.inside || !g.over.IsZero() || g.looks {
+				t.Errorf("seed %d: %d places of %d are free, %d wait, overload since %v, looks: %v", seed, g.free, o.Places, g.queue.Len(), g.over, g.looks)
+			}
+		})
+	}
 }
 
 func TestNoGateLetsEverybodyIn(t *testing.T) {

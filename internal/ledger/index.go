@@ -40,7 +40,7 @@ type job struct {
 
 	// where it is kept
 	links    [kinds]link
-	bytes    int64  // of Result and Warnings
+	bytes    int64  // of Result and Warnings, and when it has ended of workload
 	logSeq   uint64 // of the last entry of the log
 	logBytes int    // of the payloads in it
 
@@ -122,7 +122,7 @@ type index struct {
 	sync       int      // live sync jobs
 	tracked    int      // live jobs that the ledger itself submits, or has
 	workloads  int64    // bytes of their workloads
-	bytes      int64    // of all results and warnings
+	bytes      int64    // of all results and warnings, and of workloads of ended jobs
 	logs       chain    // ended jobs whose logs have payloads, in the order of their end
 	logBytes   int      // of all logs' payloads
 	doubtful   int      // jobs that a job server is to be asked for

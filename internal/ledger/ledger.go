@@ -52,7 +52,7 @@ type Options struct {
 	MaxTracked    int           // 1,000,000 tracked and scheduled jobs that have not ended; beyond, Submit answers ErrFull
 	MaxWorkloads  int64         // 4 GiB of their workloads, 256 MiB without a Store; beyond, Submit answers ErrFull
 	MaxAttempts   int           // 10 runs of a tracked job that died where we could see it; then it fails
-	MaxBytes      int64         // 256 MiB of results, warnings and logs in memory; beyond, the oldest results are given up
+	MaxBytes      int64         // 256 MiB of results, warnings and kept workloads in memory; beyond, the oldest are given up
 	ResultTTL     time.Duration // 24 h: a result is given up this long after its job's end
 	SubmitTimeout time.Duration // 10 s for the job server to give a handle; beyond, the outcome is unknown
 	StatusTimeout time.Duration // 2 s for a job server to say how a job is

@@ -59,7 +59,7 @@ type Stats struct {
 	Sync, MaxSync                   int   // the same
 	Durable, MaxDurable             int   // tracked jobs, scheduled ones and those with an idempotency key, that have not ended
 	WorkloadBytes, MaxWorkloadBytes int64 // of the durable ones
-	ResultBytes, MaxResultBytes     int64 // in memory: results, warnings and logs
+	ResultBytes, MaxResultBytes     int64 // in memory: results, warnings, and workloads of jobs that may be run again
 }
 
 // Stats returns what the ledger holds now. It does not block.

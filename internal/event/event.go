@@ -1,4 +1,4 @@
-// Package event is the vocabulary of lifecycle events and the bus they travel on.
+// Package event is the vocabulary of lifecycle events, and what takes them.
 //
 // The names of worker events are those of the PHP library dmank/gearman, so that its users recognise them.
 package event
@@ -208,16 +208,6 @@ type Error struct {
 // events, but not the slice.
 type Sink interface {
 	Publish(...Event)
-}
-
-// Fanout is a Sink that hands each event to every sink in it, in order: the bus.
-type Fanout []Sink
-
-// Publish hands the events to each sink.
-func (f Fanout) Publish(events ...Event) {
-	for _, s := range f {
-		s.Publish(events...)
-	}
 }
 
 // DefaultPatterns is what a webhook sink hears that names no events: everything but the ticks of an idle worker and the

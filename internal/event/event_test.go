@@ -118,22 +118,3 @@ func TestNewGivesEachEventItsOwnID(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
-
-type recorder struct {
-	name string
-	log  *[]string
-}
-
-func (r recorder) Publish(events ...event.Event) {
-	for _, e := range events {
-		*r.log = append(*r.log, r.name+" "+e.ID)
-	}
-}
-
-func TestFanoutHandsEachSinkAllEventsInOrder(t *testing.T) {
-	var got []string
-	event.Fanout{recorder{"a", &got}, recorder{"b", &got}}.Publish(event.Event{ID: "1"}, event.Event{ID: "2"})
-	if diff := cmp.Diff([]string{"a 1", "a 2", "b 1", "b 2"}, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-}

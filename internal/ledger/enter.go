@@ -43,15 +43,15 @@ func (l *Ledger) enter(ctx context.Context, t *Task) (j *job, how entry, err err
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
+		if errors.Is(err, ErrKeyTaken) {
+			err = ErrKeyPending // the other one has been here a moment ago
+		}
 		j.refused = err
 		if j.live() { // nobody has cancelled it meanwhile
 			j.wake()
 		}
 		l.dismiss(j)
 		j.waiters--
-		if errors.Is(err, ErrKeyTaken) {
-			return nil, entered, ErrKeyPending // the other one has been here a moment ago
-		}
 		return nil, entered, err
 	}
 	if l.stored {
@@ -91,17 +91,13 @@ const (
 	replayed       // it has the idempotency key of a job
 )
 
-// addKey notes the idempotency key of a task that has joined a job: a repeat of it is to find that job, also when it has ended.
+// addKey notes the idempotency key of a task that has joined a job, and lets go of the job where it cannot: a repeat of the task is to find
+// that job, also when it has ended, but never one that was withdrawn.
 func (l *Ledger) addKey(ctx context.Context, j *job, k *Key) error {
 	if j == nil || k == nil {
 		return nil
 	}
-	l.mu.Lock()
-	var c Change
-	j.change(&c)
-	l.mu.Unlock()
-	c.Key = &Key{Key: k.Key, Fingerprint: k.Fingerprint, ID: j.ID, At: time.Now()}
-	err := l.commit(ctx, j, &c)
+	err := l.storeKey(ctx, j, &Key{Key: k.Key, Fingerprint: k.Fingerprint, ID: j.ID, At: time.Now()})
 	if err != nil {
 		l.release(j)
 	}
@@ -109,6 +105,32 @@ func (l *Ledger) addKey(ctx context.Context, j *job, k *Key) error {
 		return ErrKeyPending
 	}
 	return err
+}
+
+func (l *Ledger) storeKey(ctx context.Context, j *job, k *Key) error {
+	if err := j.untilStored(ctx); err != nil { // the job first: it may have the same key, and may not be stored at all
+		return err
+	}
+	l.mu.Lock()
+	c, refused := Change{Key: k}, j.refused
+	j.change(&c)
+	l.mu.Unlock()
+	if refused != nil {
+		return refused
+	}
+	if err := l.commit(ctx, j, &c); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if j.refused != nil { // it was withdrawn meanwhile
+		l.unstore(j, k)
+		return j.refused
+	}
+	if j.live() {
+		l.keys[j] = append(l.keys[j], k)
+	}
+	return nil
 }
 
 func (l *Ledger) newJob(t *Task) *job {

@@ -434,6 +434,11 @@ func (x *index) consistent() error {
 			wrong("handle %q leads to job %s, which has %q, gone %v", handle, j.ID, j.Handle, j.gone)
 		}
 	}
+	for j := range x.keys {
+		if !j.live() || !j.keyed {
+			wrong("there are keys of job %s, live %v, keyed %v", j.ID, j.live(), j.keyed)
+		}
+	}
 	for k, jobs := range x.byWire {
 		if len(jobs) == 0 {
 			wrong("the unique %v leads to an empty list", k)

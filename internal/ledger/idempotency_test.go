@@ -81,6 +81,56 @@ func TestTwoAtOnceWithOneKeyAreOneJob(t *testing.T) {
 	}
 }
 
+// Who joins a job that is on its way to the disk must not be there first with the key of both.
+func TestTwoAtOnceWithOneKeyAndOneUniqueAreOneJob(t *testing.T) {
+	for _, mode := range []Mode{Sync, Tracked} {
+		lives(t, Options{}, func(t *testing.T, b *life) {
+			task := keyed(mode, "a")
+			task.Unique = "u"
+			submit := func() (Record, error) { return b.Submit(t.Context(), task) }
+			slow := make(chan struct{})
+			b.disk.with(func() { b.disk.before = func() { <-slow } })
+			first, second := b.call(submit), b.call(submit)
+			close(slow)
+			s := b.next()
+			s.created(at("H:1"))
+			s.completed("")
+			r := first.must(t)
+			if _, err := second.get(); !errors.Is(err, ErrKeyPending) {
+				t.Errorf("%s: the second: %v", mode, err)
+			}
+			if again := b.enter(task); again.ID != r.ID || !again.Replayed {
+				t.Errorf("%s: it is job %s, then %s", mode, r.ID, again.ID)
+			}
+		})
+	}
+}
+
+// What was to be stored and was not is nobody's job, whoever has joined it.
+func TestAKeyOfATaskThatJoinedWhatCouldNotBeStoredIsFree(t *testing.T) {
+	lives(t, Options{}, func(t *testing.T, b *life) {
+		hold := make(chan struct{})
+		b.disk.with(func() { b.disk.hold, b.disk.fail = hold, ErrStoreFailed })
+		first := b.call(func() (Record, error) {
+			return b.Submit(t.Context(), Task{Function: "f", Mode: Tracked, Unique: "u", Workload: []byte("w")})
+		})
+		task := keyed(Tracked, "a")
+		task.Unique = "u"
+		submit := func() (Record, error) { return b.Submit(t.Context(), task) }
+		second := b.call(submit)
+		close(hold)
+		for _, o := range []*outcome{first, second} {
+			if _, err := o.get(); !errors.Is(err, ErrStoreFailed) {
+				t.Errorf("error %v", err)
+			}
+		}
+		b.disk.with(func() { b.disk.fail = nil })
+		if again := b.enter(task); again.Replayed {
+			t.Errorf("replayed %+v", again)
+		}
+	})
+}
+
 func TestWhileABackgroundJobHasNoHandleItsKeyIsPending(t *testing.T) {
 	lives(t, Options{}, func(t *testing.T, b *life) {
 		submit := func() (Record, error) { return b.Submit(t.Context(), keyed(Background, "a")) }
@@ -111,6 +161,45 @@ func TestAKeyIsFreeAgainWhenNothingWasSent(t *testing.T) {
 			s.completed("")
 			if r := second.must(t); r.Replayed {
 				t.Errorf("%s: replayed %+v", mode, r)
+			}
+		})
+	}
+}
+
+// The job was not stored before the task with the key joined it: whichever is first, its end or the key, nothing is left of it.
+func TestAKeyOfATaskThatJoinedIsFreeAgainWhenNothingWasSent(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		lives(t, Options{}, func(t *testing.T, b *life) {
+			first := b.call(func() (Record, error) {
+				return b.Submit(t.Context(), Task{Function: "f", Mode: Sync, Unique: "u", Wait: time.Minute})
+			})
+			s, slow := b.next(), make(chan struct{})
+			if late {
+				b.disk.with(func() { b.disk.before = func() { <-slow } })
+			}
+			task := keyed(Sync, "a")
+			task.Unique = "u"
+			submit := func() (Record, error) { return b.Submit(t.Context(), task) }
+			second := b.call(submit)
+			s.refused(errNotSent)
+			synctest.Wait()
+			close(slow)
+			for _, o := range []*outcome{first, second} {
+				if _, err := o.get(); !errors.Is(err, errNotSent) {
+					t.Errorf("late %v: %v", late, err)
+				}
+			}
+			b.disk.with(func() {
+				if len(b.disk.records)+len(b.disk.keys) > 0 {
+					t.Errorf("late %v: there still are %v and %v", late, b.disk.records, b.disk.keys)
+				}
+			})
+			again := b.call(submit)
+			s = b.next()
+			s.created(at("H:1"))
+			s.completed("")
+			if r := again.must(t); r.Replayed {
+				t.Errorf("late %v: replayed %+v", late, r)
 			}
 		})
 	}

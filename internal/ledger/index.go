@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"cmp"
+	"context"
 	"strconv"
 	"time"
 
@@ -85,6 +86,19 @@ func (x *index) untilOver(j *job) <-chan struct{} {
 	return j.done
 }
 
+// untilStored waits while a job is on its way to the disk. It may not have got there: then it was refused.
+func (j *job) untilStored(ctx context.Context) error {
+	if j.ready == nil {
+		return nil
+	}
+	select {
+	case <-j.ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // wake tells who waits for a job that it is over.
 func (j *job) wake() {
 	j.over = true
@@ -110,6 +124,7 @@ type index struct {
 	byHandle   map[string]*job // the newest that has the handle
 	byWire     map[key][]*job  // live jobs by function and the unique on the wire, where that is not the job's id; see wired
 	byUnique   map[shared]*job // live sync and tracked jobs by function and the caller's unique
+	keys       map[*job][]*Key // of tasks that have joined live jobs
 	runs       map[*gearman.Assignment]*job
 	entered    chain    // all jobs, oldest first
 	background chain    // live background jobs that may be forgotten, oldest first
@@ -134,6 +149,7 @@ func newIndex() index {
 		byHandle:   map[string]*job{},
 		byWire:     map[key][]*job{},
 		byUnique:   map[shared]*job{},
+		keys:       map[*job][]*Key{},
 		runs:       map[*gearman.Assignment]*job{},
 		entered:    chain{kind: byEntry},
 		background: chain{kind: byState},
@@ -184,6 +200,9 @@ func (x *index) unplace(j *job) {
 
 // settle takes a job from what is live.
 func (x *index) settle(j *job) {
+	if j.keyed {
+		delete(x.keys, j)
+	}
 	x.unwire(j)
 	x.hold(j, -1)
 	switch {

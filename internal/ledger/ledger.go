@@ -139,11 +139,9 @@ func (l *Ledger) Submit(ctx context.Context, t *Task) (*Record, error) {
 
 // attend is with a job from its entry until Submit has an answer.
 func (l *Ledger) attend(ctx context.Context, j *job, t *Task, how entry, span tracing.Span) error {
-	if how != entered && j.ready != nil { // it may still be on its way to the disk
-		select {
-		case <-j.ready:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+	if how != entered {
+		if err := j.untilStored(ctx); err != nil {
+			return err
 		}
 	}
 	if how == entered {
@@ -247,11 +245,20 @@ func (l *Ledger) withdraw(j *job, err error) {
 		return
 	}
 	j.refused = err
+	keys := l.keys[j]
+	if j.durable {
+		keys = append(keys, j.key)
+	}
 	l.dismiss(j)
 	j.wake()
-	if j.durable {
-		l.o.Store.Apply(&Change{Record: j.Record, Key: j.key, Forget: true})
+	for _, k := range keys {
+		l.unstore(j, k)
 	}
+}
+
+// unstore takes back what is stored of a job, and a key that leads to it.
+func (l *Ledger) unstore(j *job, k *Key) {
+	l.o.Store.Apply(&Change{Record: j.Record, Key: k, Forget: true})
 }
 
 // dismiss forgets a job, and what was to be done with it.

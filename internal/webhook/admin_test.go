@@ -103,6 +103,28 @@ func TestTheTimeWithoutAGatewayIsNoneInWhichASinkHasFailed(t *testing.T) {
 	})
 }
 
+// However often the gateway is gone while a sink is paused, and so not tried.
+func TestWhenASinkBeganToFailIsNeverToCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{answer: func(*http.Request, call) (int, error) { return 500, nil }}
+		s := start(t, w, Options{})
+		s.publish(ev("a", 1))
+		advance(time.Hour)
+		for range 3 {
+			stop(s.Sender, time.Second)
+			advance(30 * 24 * time.Hour)
+			s = start(t, w, Options{Outbox: s.outbox})
+			if err := s.Pause(t.Context(), "sink"); err != nil {
+				t.Fatal(err)
+			}
+			advance(time.Minute)
+			if since := s.status("sink").FailingSince; since.After(time.Now()) {
+				t.Errorf("failing since %v, which is %v ahead", since, time.Until(since))
+			}
+		}
+	})
+}
+
 func TestWhatEndedCanBeSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var well atomic.Bool

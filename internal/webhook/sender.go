@@ -153,18 +153,14 @@ func newSet(o Options) (set, error) {
 	return s, nil
 }
 
-// register finds out where each sink stands. That nobody tried while there was no gateway is not the sink's fault: that time does not count
-// as one in which it has failed.
+// register finds out where each sink stands.
 func (s *set) register(ctx context.Context) error {
 	for _, k := range s.sinks {
 		standing, err := s.o.Outbox.Register(ctx, k.name)
 		if err != nil {
 			return fmt.Errorf("webhook sink %q: %w", k.name, err)
 		}
-		if !standing.FailingSince.IsZero() {
-			standing.FailingSince = standing.FailingSince.Add(time.Since(standing.LastErrorAt))
-		}
-		k.standing = standing
+		k.standing, k.began = standing, time.Now()
 	}
 	return nil
 }
@@ -232,7 +228,7 @@ func (s *Sender) Reload(ctx context.Context, o Options) error {
 		<-k.ended
 		k.post.client.CloseIdleConnections()
 		if other := next.sink(k.name); other != nil {
-			other.standing = k.standing // it may have changed since it was registered
+			other.standing, other.began = k.standing, k.began // it may have changed since it was registered
 		}
 	}
 	s.begin(next)

@@ -48,7 +48,8 @@ type sink struct {
 	ended    chan struct{} // closed when run has ended
 
 	// of run's goroutine
-	standing Standing // and of Sender's before and after
+	standing Standing  // and of Sender's before and after
+	began    time.Time // when this life of the gateway first knew it; the same
 	leaving  bool
 	gates    gates
 	hand     hand
@@ -377,10 +378,12 @@ func (k *sink) succeeded(g *gate, now time.Time) {
 // had to find out that the sink is still down. They come more and more seldom all the same, so that one event that the sink cannot
 // digest does not keep the others from finding out that it is well.
 func (k *sink) failed(r result, letter Letter, end *Ended, now time.Time) {
-	k.standing.LastError, k.standing.LastErrorAt, k.dirty = r.Error, now, true
-	if k.standing.FailingSince.IsZero() {
+	if away := k.began.Sub(k.standing.LastErrorAt); k.standing.FailingSince.IsZero() {
 		k.standing.FailingSince = now
+	} else if away > 0 { // nobody tried while there was no gateway: it has not failed then
+		k.standing.FailingSince = k.standing.FailingSince.Add(away)
 	}
+	k.standing.LastError, k.standing.LastErrorAt, k.dirty = r.Error, now, true
 	k.log.Debug().Str("error", r.Error).Str("event", letter.EventID).Int("attempt", end.Attempts).Msg("webhook not delivered")
 	if r.gate.failed(now, r.probe, r.after) {
 		k.log.Warn().Str("error", r.Error).Msg("webhook sink keeps failing: one delivery at a time from now on")

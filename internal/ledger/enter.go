@@ -127,7 +127,7 @@ func (l *Ledger) storeKey(ctx context.Context, j *job, k *Key) error {
 		l.unstore(j, k)
 		return j.refused
 	}
-	if j.live() {
+	if j.live() && !j.own() { // it may be withdrawn yet
 		l.keys[j] = append(l.keys[j], k)
 	}
 	return nil

@@ -124,7 +124,7 @@ type index struct {
 	byHandle   map[string]*job // the newest that has the handle
 	byWire     map[key][]*job  // live jobs by function and the unique on the wire, where that is not the job's id; see wired
 	byUnique   map[shared]*job // live sync and tracked jobs by function and the caller's unique
-	keys       map[*job][]*Key // of tasks that have joined live jobs
+	keys       map[*job][]*Key // of tasks that have joined live jobs, as long as these may be withdrawn
 	runs       map[*gearman.Assignment]*job
 	entered    chain    // all jobs, oldest first
 	background chain    // live background jobs that may be forgotten, oldest first

@@ -243,8 +243,11 @@ func (l *Ledger) replayed(ctx context.Context, t *Task) (*Record, error) {
 		return nil, fmt.Errorf("idempotency key: %w", err)
 	}
 	r, err := l.o.Store.Get(ctx, known.ID)
+	if err != nil {
+		return nil, err
+	}
 	r.Replayed = true
-	return l.expire(&r), err
+	return l.expire(&r), nil
 }
 
 // late reports whether a job's deadline is over at a time.

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -321,6 +322,26 @@ func TestKeysInMemory(t *testing.T) {
 		fresh, err := l.Submit(t.Context(), keyed(Tracked, "b"))
 		if err != nil || fresh.ID == r.ID {
 			t.Errorf("after its time: %+v, %v", fresh, err)
+		}
+	})
+}
+
+// Without a store a record may be forgotten before its key: a repeat is not run again, and there is nothing to answer it with.
+func TestAKeyOfAForgottenRecordReplaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, servers := inMemory(t, Options{MaxRecords: 1})
+		for i, task := range []Task{keyed(Sync, "a"), {Function: "f", Workload: []byte("w"), Mode: Sync, Wait: time.Minute}} {
+			go func() {
+				s := <-servers.submits
+				s.created(at(fmt.Sprint("H:", i)))
+				s.completed("")
+			}()
+			if _, err := l.Submit(t.Context(), task); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r, err := l.Submit(t.Context(), keyed(Sync, "a")); !errors.Is(err, ErrNotFound) || r.Replayed {
+			t.Errorf("%+v, %v", r, err)
 		}
 	})
 }

@@ -58,7 +58,7 @@ func (c *soakCmd) Run(ctx context.Context) error {
 	warmup := c.For / 10
 	fmt.Fprintf(os.Stderr, "bench: soak: warming up for %v at most, then loading for %v\n", warmup, c.For)
 	if err := s.warmUp(ctx, warmup, 10*c.Rate); err != nil {
-		return err
+		return fmt.Errorf("warming up: %w", err)
 	}
 	baseline := s.settle(ctx, nil, c.Settle)
 	before := s.requests.Load()
@@ -79,8 +79,8 @@ func (c *soakCmd) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	if n := s.failures.Load(); n > 0 {
-		return fmt.Errorf("%d requests failed, the last: %v", n, s.failure.Load())
+	if err := s.failed(); err != nil {
+		return err
 	}
 	if !back {
 		return fmt.Errorf("the gateway did not come back to its baseline within %v", c.Settle)
@@ -95,6 +95,14 @@ type soaking struct {
 	requests atomic.Int64
 	failures atomic.Int64
 	failure  atomic.Value // the last, an error
+}
+
+// failed returns how many requests have failed, as an error; nil if none has.
+func (s *soaking) failed() error {
+	if n := s.failures.Load(); n > 0 {
+		return fmt.Errorf("%d requests failed, the last: %v", n, s.failure.Load())
+	}
+	return nil
 }
 
 func (c *soakCmd) start(ctx context.Context, b *bench) (_ *soaking, err error) {
@@ -179,7 +187,7 @@ func (s *soaking) warmUp(ctx context.Context, most time.Duration, rate int) erro
 			return fmt.Errorf("filling the gateway: %w", err)
 		}
 	}
-	return nil
+	return s.failed()
 }
 
 // soakRequests are the kinds of request; GET ones come after a submit and have the job's id for %s.

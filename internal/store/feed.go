@@ -25,7 +25,7 @@ func (d *DB) Events(ctx context.Context, q webhook.EventQuery) (webhook.EventPag
 	if err != nil {
 		return webhook.EventPage{}, err
 	}
-	_, last, err := s.bounds(ctx)
+	log, err := s.GetEventLog(ctx)
 	if err != nil {
 		return webhook.EventPage{}, err
 	}
@@ -34,7 +34,7 @@ func (d *DB) Events(ctx context.Context, q webhook.EventQuery) (webhook.EventPag
 		return webhook.EventPage{}, err
 	}
 	if end {
-		next = max(after, last) // all of it was looked at
+		next = max(after, log.Last) // all of it was looked at
 	}
 	page := webhook.EventPage{Next: next, End: end}
 	if len(numbers) > 0 {
@@ -45,18 +45,22 @@ func (d *DB) Events(ctx context.Context, q webhook.EventQuery) (webhook.EventPag
 
 // cursor returns the number after which a page begins.
 func (s snapshot) cursor(ctx context.Context, q webhook.EventQuery) (int64, error) {
-	if q.AfterID != "" {
+	log, err := s.GetEventLog(ctx)
+	switch {
+	case err != nil:
+		return 0, err
+	case q.AfterID != "":
 		n, err := s.number(ctx, q)
-		if errors.Is(err, sql.ErrNoRows) {
+		if errors.Is(err, sql.ErrNoRows) || err == nil && n < log.Floor {
 			err = webhook.ErrNoEvent
 		}
 		return n, err
+	case q.After == 0:
+		return log.Floor, nil // no cursor: from the oldest that is kept
+	case q.After < log.Floor || q.After > log.Last:
+		return 0, webhook.ErrEventsExpired
 	}
-	first, last, err := s.bounds(ctx)
-	if err == nil && q.After != 0 && (q.After < first-1 || q.After > last) {
-		err = webhook.ErrEventsExpired
-	}
-	return q.After, err
+	return q.After, nil
 }
 
 func (s snapshot) number(ctx context.Context, q webhook.EventQuery) (int64, error) {
@@ -64,19 +68,6 @@ func (s snapshot) number(ctx context.Context, q webhook.EventQuery) (int64, erro
 		return s.EventNumberOf(ctx, query.EventNumberOfParams{ID: q.AfterID, Owner: q.Owner})
 	}
 	return s.EventNumber(ctx, q.AfterID)
-}
-
-// bounds returns the numbers of the first and the last event of the log. An empty one has its first behind its last.
-func (s snapshot) bounds(ctx context.Context) (first, last int64, err error) {
-	log, err := s.GetEventLog(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	first, err = s.FirstEvent(ctx)
-	if errors.Is(err, sql.ErrNoRows) {
-		return log.Last + 1, log.Last, nil
-	}
-	return first, log.Last, err
 }
 
 // find returns the numbers of selected events, that of the last event it has looked at, and whether that is the end. It reads no bodies.

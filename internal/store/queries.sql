@@ -74,18 +74,15 @@ DELETE FROM workloads WHERE id = ?;
 UPDATE jobs SET kept = 0 WHERE id = ?;
 
 -- name: GetEventLog :one
-SELECT last, bytes FROM event_log;
+SELECT last, bytes, floor FROM event_log;
 
 -- name: PutEventLog :exec
-UPDATE event_log SET last = ?, bytes = ?;
+UPDATE event_log SET last = ?, bytes = ?, floor = ?;
 
 -- name: PutEvent :execrows
 -- No row: it is in the log already.
 INSERT INTO events (n, id, type, function, subject, time, traceparent, callback, body, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING;
-
--- name: FirstEvent :one
-SELECT n FROM events ORDER BY n LIMIT 1;
 
 -- name: EventNumber :one
 SELECT n FROM events WHERE id = ?;
@@ -103,10 +100,14 @@ SELECT n, type, function, subject, callback FROM events WHERE n > ? ORDER BY n L
 SELECT body FROM events WHERE n IN (sqlc.slice('numbers')) ORDER BY n;
 
 -- name: OldestEvents :many
-SELECT n, time, CAST(length(body) AS INTEGER) AS size FROM events WHERE n < ? ORDER BY n LIMIT ?;
+SELECT n, time, CAST(length(body) AS INTEGER) AS size FROM events WHERE n > @floor AND n < @needed ORDER BY n LIMIT ?;
 
 -- name: TrimEvents :exec
-DELETE FROM events WHERE n <= ?;
+DELETE FROM events WHERE n > @after AND n < @before;
+
+-- name: TrimSettled :one
+DELETE FROM events WHERE events.n = ? AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.n = events.n AND d.state = 'pending')
+RETURNING CAST(length(body) AS INTEGER) AS size;
 
 -- name: GetSink :one
 SELECT * FROM sinks WHERE name = ?;
@@ -150,8 +151,11 @@ UPDATE deliveries SET due = @due WHERE due IS NULL AND rowid = (SELECT d.rowid F
 -- name: OldestPending :one
 SELECT n FROM deliveries WHERE sink = ? AND state = 'pending' ORDER BY n LIMIT 1;
 
--- name: PendingUpTo :many
-SELECT subject FROM deliveries WHERE sink = ? AND state = 'pending' AND n <= ?;
+-- name: Pending :many
+SELECT n, subject FROM deliveries WHERE sink = @sink AND state = 'pending' AND n > @after AND n <= @last ORDER BY n LIMIT ?;
+
+-- name: DropDelivery :exec
+DELETE FROM deliveries WHERE n = ? AND sink = ?;
 
 -- name: CountDeliveries :one
 SELECT count(*) FROM deliveries WHERE sink = ? AND state = ?;

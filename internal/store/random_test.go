@@ -11,12 +11,19 @@ import (
 	"gearman-gateway/internal/webhook"
 )
 
-// Sinks do anything in any order, and are interrupted: each has all events in order, and nothing waits for ever.
+// Sinks do anything in any order, and are interrupted: each has all events in order, and nothing waits for ever, however much room there is.
 func TestSinksAtRandom(t *testing.T) {
+	for _, most := range []int64{0, fewBytes} {
+		t.Run(fmt.Sprint(most), func(t *testing.T) {
+			sinksAtRandom(t, Options{Dir: t.TempDir(), MaxEventBytes: most, Sweep: time.Millisecond})
+		})
+	}
+}
+
+func sinksAtRandom(t *testing.T, o Options) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	o := Options{Dir: t.TempDir()}
 	d := open(t, o)
 	sinks := []*fickle{newFickle("a", random), newFickle("b", random)}
 	for _, s := range sinks {
@@ -39,6 +46,7 @@ func TestSinksAtRandom(t *testing.T) {
 		case n < 20:
 			for range random.IntN(10) {
 				e := happened(fmt.Sprint("s", random.IntN(8)), len(ids))
+				e.Promised = true
 				ids = append(ids, e.ID)
 				d.Publish(e)
 			}

@@ -92,6 +92,11 @@ func (t *tx) end(sink string, ends []webhook.Ended, logs [][]byte) error {
 			return err
 		}
 		subjects[e.Subject] = true
+		if e.N <= t.log.Floor && e.State != webhook.Pending {
+			if err := t.trimSettled(e.N); err != nil {
+				return err
+			}
+		}
 	}
 	now := micros(t.now())
 	for subject := range subjects {
@@ -107,7 +112,7 @@ func (t *tx) look(sink *query.Sink, most int, wants func(webhook.Head) bool) (lo
 	if most <= 0 {
 		return 0, nil
 	}
-	events, err := t.Heads(background, query.HeadsParams{N: sink.Position, Limit: int64(most)})
+	events, err := t.Heads(background, query.HeadsParams{N: max(sink.Position, t.log.Floor), Limit: int64(most)})
 	if err != nil || len(events) == 0 {
 		return 0, err
 	}
@@ -166,18 +171,19 @@ func (d *DB) Backlog(ctx context.Context, sink string) (webhook.Backlog, error) 
 }
 
 func (s snapshot) backlog(ctx context.Context, sink query.Sink) (b webhook.Backlog, err error) {
-	first, last, err := s.bounds(ctx)
+	log, err := s.GetEventLog(ctx)
 	if err != nil {
 		return b, err
 	}
-	b.Behind = last - max(sink.Position, first-1)
+	position := max(sink.Position, log.Floor)
+	b.Behind = log.Last - position
 	for state, count := range map[webhook.DeliveryState]*int64{webhook.Pending: &b.Pending, webhook.Dead: &b.Dead} {
 		*count, err = s.CountDeliveries(ctx, query.CountDeliveriesParams{Sink: sink.Name, State: string(state)})
 		if err != nil {
 			return b, err
 		}
 	}
-	oldest := sink.Position + 1
+	oldest := position + 1
 	if b.Pending > 0 {
 		if oldest, err = s.OldestPending(ctx, sink.Name); err != nil {
 			return b, err

@@ -98,7 +98,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 }
 
 func newDB(o Options) *DB {
-	d := &DB{o: o, opened: o.Now(), queue: newQueue(), losses: newLosses(o.Log), stop: make(chan struct{}), done: make(chan error, 1)}
+	d := &DB{o: o, queue: newQueue(), losses: newLosses(o.Log), stop: make(chan struct{}), done: make(chan error, 1)}
 	d.registered = map[string]bool{}
 	return d
 }
@@ -129,6 +129,7 @@ func (d *DB) open(ctx context.Context) (err error) {
 	if err := d.reconnect(); err != nil {
 		return err
 	}
+	d.opened = d.o.Now() // a migration may have taken long
 	d.overdue = d.log.Bytes >= d.o.MaxEventBytes
 	d.full.Store(d.overdue) // until the writer has looked what may be given up, which it does first
 	return nil

@@ -350,7 +350,7 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(t.Context(), Options{Dir: dir})
-	if want := "schema version 4711, and this gateway knows none above 3"; err == nil || !strings.Contains(err.Error(), want) {
+	if want := "schema version 4711, and this gateway knows none above 4"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want it to say %q", err, want)
 	}
 }

@@ -34,6 +34,16 @@ func kept(t testing.TB, d *DB) (n int) {
 	return n
 }
 
+// logBegins returns the number of the first event of the log, without those that are left of what was before it.
+func logBegins(t testing.TB, d *DB) int64 {
+	t.Helper()
+	log, err := d.queries.GetEventLog(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return log.Floor + 1
+}
+
 const (
 	fewBytes = 20_000 // room for few events
 	few      = 10     // for these at least
@@ -59,10 +69,7 @@ func TestTheOldestEventsMakeRoom(t *testing.T) {
 	if _, err := d.Events(t.Context(), webhook.EventQuery{After: 5, Limit: 10}); !errors.Is(err, webhook.ErrEventsExpired) {
 		t.Errorf("got %v, want ErrEventsExpired", err)
 	}
-	first, err := d.queries.FirstEvent(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := logBegins(t, d)
 	for after, want := range map[int64]error{0: nil, first - 2: webhook.ErrEventsExpired, first - 1: nil} {
 		if _, err := d.Events(t.Context(), webhook.EventQuery{After: after, Limit: 10}); !errors.Is(err, want) {
 			t.Errorf("after %d, where %d is the first: %v, want %v", after, first, err, want)
@@ -177,6 +184,131 @@ func TestWhatLetsGoOfEvents(t *testing.T) {
 	}
 }
 
+// A delivery that fails for days holds nothing back but its own event.
+func TestWhatIsSettledGoesThoughAnOlderEventWaits(t *testing.T) {
+	dir := t.TempDir()
+	d := open(t, Options{Dir: dir, MaxEventBytes: fewBytes, Sweep: time.Hour})
+	register(t, d, "a")
+	first := happened("waits", 1)
+	d.Publish(first)
+	advance(t, d, "a", webhook.Step{Look: 1})
+	last := int64(1)
+	for range 5 * many / few {
+		publish(t, d, "s", few, true)
+		var ends []webhook.Ended
+		for range few {
+			last++
+			ends = append(ends, webhook.Ended{N: last, Subject: "s", State: webhook.Delivered})
+		}
+		advance(t, d, "a", webhook.Step{Look: few})
+		advance(t, d, "a", webhook.Step{Ends: ends})
+		if d.Full() {
+			t.Fatal("it is full of one event that waits")
+		}
+	}
+	gapless(t, d)
+	if n := kept(t, d); n > many {
+		t.Errorf("%d events are kept, want %d at most", n, many)
+	}
+	for _, q := range []webhook.EventQuery{{After: 1, Limit: 10}, {AfterID: first.ID, Limit: 10}} {
+		if _, err := d.Events(t.Context(), q); !errors.Is(err, webhook.ErrEventsExpired) && !errors.Is(err, webhook.ErrNoEvent) {
+			t.Errorf("%+v, after which events are gone: %v", q, err)
+		}
+	}
+	if b, err := d.Backlog(t.Context(), "a"); err != nil || b.Pending != 1 || b.Behind != 0 || !b.Oldest.Equal(first.Time.Truncate(time.Microsecond)) {
+		t.Errorf("the backlog is %+v, %v, want one that is pending", b, err)
+	}
+
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d = open(t, Options{Dir: dir, MaxEventBytes: fewBytes, Sweep: time.Hour})
+	register(t, d, "a")
+	lines := due(t, d, "a", webhook.DueQuery{Lines: 10, Letters: 10}).Lines
+	if len(lines) != 1 || lines[0].Letters[0].EventID != first.ID {
+		t.Fatalf("%+v is due, want the first event", lines)
+	}
+	register(t, d, "b") // which is not to get what is left of before
+	publish(t, d, "s", 1, true)
+	if had := deliver(t, d, "b"); len(had) != 1 || len(had["s"]) != 1 {
+		t.Errorf("a later sink had %v", had)
+	}
+	advance(t, d, "a", webhook.Step{Ends: []webhook.Ended{{N: 1, Subject: "waits", State: webhook.Dead}}})
+	if _, err := d.Delivery(t.Context(), "a", first.ID); !errors.Is(err, webhook.ErrNoDelivery) {
+		t.Errorf("of a dead letter that was left: %v, want it to be gone with its event", err)
+	}
+	gapless(t, d)
+}
+
+// left returns a DB in which many events of the subject s are left of before the log, which has one of t, for the sink a.
+func left(t *testing.T, o Options) *DB {
+	t.Helper()
+	d := open(t, o)
+	register(t, d, "a")
+	publish(t, d, "s", many, true)
+	publish(t, d, "t", 1, true)
+	advance(t, d, "a", webhook.Step{Look: many + 1})
+	advance(t, d, "a", webhook.Step{Ends: []webhook.Ended{{N: many + 1, Subject: "t", State: webhook.Delivered}}})
+	publish(t, d, "t", 1, true)
+	if got := logBegins(t, d); got != many+2 || !d.Full() {
+		t.Fatalf("the log begins with %d, and full is %v, want all that waits to be left of before it", got, d.Full())
+	}
+	gapless(t, d)
+	return d
+}
+
+// What only a sink that is given up waits for does not stay for good.
+func TestASinkThatIsGivenUpHoldsNothing(t *testing.T) {
+	d := left(t, Options{Dir: t.TempDir(), MaxEventBytes: fewBytes, Sweep: time.Hour})
+	advance(t, d, "a", webhook.Step{Standing: &webhook.Standing{Disabled: "410"}})
+	publish(t, d, "u", few, true)
+	if d.Full() {
+		t.Error("it is full of what a disabled sink waits for")
+	}
+	gapless(t, d)
+	advance(t, d, "a", webhook.Step{Standing: &webhook.Standing{}})
+	if had := deliver(t, d, "a"); len(had["u"]) != few {
+		t.Errorf("the sink had %v when it was enabled again", had)
+	}
+	gapless(t, d)
+}
+
+// It stays as long as there is room, though.
+func TestWhatIsLeftForADisabledSinkStaysWhileThereIsRoom(t *testing.T) {
+	dir := t.TempDir()
+	d := left(t, Options{Dir: dir, MaxEventBytes: fewBytes, Sweep: time.Hour})
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d = open(t, Options{Dir: dir, Sweep: time.Hour})
+	register(t, d, "a")
+	advance(t, d, "a", webhook.Step{Standing: &webhook.Standing{Disabled: "410"}})
+	if err := d.do(t.Context(), 0, func(t *tx) error { _, err := t.expireEvents(maxExpired); return err }); err != nil {
+		t.Fatal(err)
+	}
+	advance(t, d, "a", webhook.Step{Standing: &webhook.Standing{}})
+	if had := deliver(t, d, "a"); len(had["s"]) != many {
+		t.Errorf("the sink had %d events when it was enabled again, want %d", len(had["s"]), many)
+	}
+	gapless(t, d)
+}
+
+// What waits stays in the feed unless something settled behind it has to go.
+func TestALogThatIsFullShowsWhatItHas(t *testing.T) {
+	d := open(t, Options{Dir: t.TempDir(), MaxEventBytes: fewBytes, Sweep: time.Hour})
+	register(t, d, "a")
+	publish(t, d, "s", many, true)
+	page, err := d.Events(t.Context(), webhook.EventQuery{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish(t, d, "s", 3, true)
+	advance(t, d, "a", webhook.Step{Look: 1000})
+	if page, err = d.Events(t.Context(), webhook.EventQuery{After: page.Next, Limit: 1000}); err != nil || len(page.Bodies) != 3 {
+		t.Errorf("who has read all before is shown %d more, %v, want 3", len(page.Bodies), err)
+	}
+}
+
 // A sink that is enabled again goes on with what is left, though that waited for what is not.
 func TestADisabledSinkGoesOnWithWhatIsLeft(t *testing.T) {
 	d := open(t, Options{Dir: t.TempDir(), MaxEventBytes: fewBytes, Sweep: time.Hour})
@@ -185,9 +317,9 @@ func TestADisabledSinkGoesOnWithWhatIsLeft(t *testing.T) {
 	advance(t, d, "a", webhook.Step{Look: few, Standing: &webhook.Standing{Disabled: "410"}})
 	publish(t, d, "t", few, true)
 	lined(t, d)
-	first, err := d.queries.FirstEvent(t.Context())
-	if err != nil || first == 1 || first > few {
-		t.Fatalf("the log begins with %d, %v, want it to begin in the middle of what is pending", first, err)
+	first := logBegins(t, d)
+	if first == 1 || first > few {
+		t.Fatalf("the log begins with %d, want it to begin in the middle of what is pending", first)
 	}
 	advance(t, d, "a", webhook.Step{Standing: &webhook.Standing{}})
 	had := deliver(t, d, "a")

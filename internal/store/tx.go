@@ -28,7 +28,7 @@ type tx struct {
 	log     eventLog // as it will be
 	kept    int      // events
 	dropped int      // events, for want of room
-	given   int64    // events given up for others
+	given   int64    // events that were passed to make room
 	stuck   bool     // the log is over its bound, and nothing of it may be given up
 }
 

@@ -22,21 +22,22 @@ type MemoryOptions struct {
 }
 
 // Memory is an Outbox that lives as long as the process. Events that all sinks have settled are kept for Events until their room is
-// needed; then the oldest go first.
+// needed; then the oldest go first, though older ones may be left that are still to be delivered.
 type Memory struct {
 	o MemoryOptions
 
 	mu    sync.Mutex
-	log   []*memoryEvent   // without gaps, the first is number first
-	first int64            //
-	bytes int64            // of all of log
-	ids   map[string]int64 // numbers of log by the events' ID
+	log   []*memoryEvent         // without gaps, the first is number first
+	first int64                  //
+	left  map[int64]*memoryEvent // older than log: those that a sink is still to get
+	bytes int64                  // of all of both
+	ids   map[string]int64       // numbers of both by the events' ID
 	sinks map[string]*memorySink
 	grown chan struct{} // nil: nobody waits
 	drops drops
 
-	// Events up to floor are settled. It is looked for only when room is needed and sinks moved since (stale): that costs as much as
-	// there are sinks, and Publish is the hot path of every job.
+	// At events up to floor all sinks have looked. It is asked for only when room is needed and sinks moved since (stale): that costs as
+	// much as there are sinks, and Publish is the hot path of every job.
 	floor int64
 	stale bool
 }
@@ -56,7 +57,7 @@ func NewMemory(o MemoryOptions) *Memory {
 	if o.Wanted == nil {
 		o.Wanted = func(Head) bool { return true }
 	}
-	return &Memory{o: o, first: 1, ids: map[string]int64{}, sinks: map[string]*memorySink{}, floor: math.MaxInt64}
+	return &Memory{o: o, first: 1, left: map[int64]*memoryEvent{}, ids: map[string]int64{}, sinks: map[string]*memorySink{}, floor: math.MaxInt64}
 }
 
 // Publish implements Outbox. It does no work for any sink, and bodies are made when somebody asks for them.
@@ -101,44 +102,88 @@ func (m *Memory) add(e *memoryEvent) {
 // last returns the number of the newest event.
 func (m *Memory) last() int64 { return m.first + int64(len(m.log)) - 1 }
 
-// at returns event n; nil if it is not in the log (any more).
+// at returns event n; nil if it is not there (any more).
 func (m *Memory) at(n int64) *memoryEvent {
 	if n < m.first || n > m.last() {
-		return nil
+		return m.left[n]
 	}
 	return m.log[n-m.first]
 }
 
 // shrink gives up settled events, oldest first, until there is room for so many more. It reports whether there is.
 func (m *Memory) shrink(more int) bool {
-	for len(m.log)+more > m.o.MaxEvents || m.bytes+int64(more) > m.o.MaxBytes {
-		if !m.settled() {
+	for !m.room(more) {
+		n := m.ahead()
+		if n == 0 {
 			return false
 		}
-		m.giveUp()
+		m.pass(n)
 	}
 	return true
 }
 
-// settled reports whether the first event is.
-func (m *Memory) settled() bool {
+// room reports whether so many more events, of a byte at least, are within the bounds.
+func (m *Memory) room(more int) bool {
+	return len(m.log)+len(m.left)+more <= m.o.MaxEvents && m.bytes+int64(more) <= m.o.MaxBytes
+}
+
+// seen reports whether all sinks have looked at the first event.
+func (m *Memory) seen() bool {
 	if m.stale && m.first > m.floor {
 		m.stale, m.floor = false, math.MaxInt64
 		for _, k := range m.sinks {
 			if k.standing.Disabled == "" {
-				m.floor = min(m.floor, k.settled())
+				m.floor = min(m.floor, k.position)
 			}
 		}
 	}
 	return len(m.log) > 0 && m.first <= m.floor
 }
 
-// giveUp forgets the first event, and its deliveries: those that have ended, and those of disabled sinks.
-func (m *Memory) giveUp() {
-	e := m.log[0]
-	m.log[0] = nil
-	m.log = m.log[1:]
-	m.first++
+// maxAhead is how many events that are still to be delivered one looks behind for one that is settled.
+const maxAhead = 500
+
+// ahead returns how many events are to be passed to come to one that is settled, or to be able to look further for it; 0: there is none.
+func (m *Memory) ahead() int {
+	if !m.seen() {
+		return 0
+	}
+	n := min(maxAhead, len(m.log), int(m.floor-m.first+1))
+	for i, e := range m.log[:n] {
+		if !e.held() {
+			return i + 1
+		}
+	}
+	if n == maxAhead {
+		return n
+	}
+	return 0
+}
+
+// pass takes the first n events out of the log. Those that are still to be delivered are left, and the others given up.
+func (m *Memory) pass(n int) {
+	for _, e := range m.log[:n] {
+		if e.held() {
+			m.left[e.n] = e
+		} else {
+			m.giveUp(e)
+		}
+	}
+	clear(m.log[:n])
+	m.log = m.log[n:]
+	m.first += int64(n)
+}
+
+// release gives up an event that is left, if no sink is to get it any more.
+func (m *Memory) release(e *memoryEvent) {
+	if m.left[e.n] != nil && !e.held() {
+		delete(m.left, e.n)
+		m.giveUp(e)
+	}
+}
+
+// giveUp forgets an event and its deliveries: those that have ended, and those of disabled sinks.
+func (m *Memory) giveUp(e *memoryEvent) {
 	m.bytes -= e.size
 	delete(m.ids, e.event.ID)
 	for d := e.deliveries; d != nil; d = d.sibling {
@@ -146,12 +191,32 @@ func (m *Memory) giveUp() {
 	}
 }
 
+// held reports whether a sink is still to get the event.
+func (e *memoryEvent) held() bool {
+	for d := e.deliveries; d != nil; d = d.sibling {
+		if d.state == Pending && d.sink.standing.Disabled == "" {
+			return true
+		}
+	}
+	return false
+}
+
 // Full implements Outbox.
 func (m *Memory) Full() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.shrink(0) // of what just reaches the bounds nothing is given up before something new comes
-	return (len(m.log) >= m.o.MaxEvents || m.bytes >= m.o.MaxBytes) && !m.settled()
+	m.shrink(0)
+	for !m.room(1) {
+		n := m.ahead()
+		if n == 0 {
+			return true
+		}
+		if !m.log[n-1].held() { // of what just reaches the bounds nothing is given up before something new comes
+			return false
+		}
+		m.pass(n)
+	}
+	return false
 }
 
 // Dropped returns how many events were dropped because there was no room.
@@ -186,6 +251,7 @@ func (m *Memory) Advance(_ context.Context, sink string, s Step) (Advanced, erro
 	for _, end := range s.Ends {
 		if d := m.delivery(k, end.N); d != nil {
 			k.end(d, end, now)
+			m.release(d.event)
 		}
 	}
 	if s.Standing != nil {
@@ -193,6 +259,9 @@ func (m *Memory) Advance(_ context.Context, sink string, s Step) (Advanced, erro
 			m.floor = 0 // what it is to get is kept from now on
 		}
 		k.standing = *s.Standing
+		if k.standing.Disabled != "" {
+			m.letGo(k)
+		}
 	}
 	looked := m.look(k, s, now)
 	m.stale = true
@@ -214,6 +283,14 @@ func (m *Memory) look(k *memorySink, s Step, now time.Time) (looked int) {
 		}
 	}
 	return looked
+}
+
+// letGo has a sink that is disabled hold nothing that is older than the log: that was in the way of others.
+func (m *Memory) letGo(k *memorySink) {
+	pending := k.states[Pending]
+	for n := pending.above(0); n != 0 && n < m.first; n = pending.above(n) {
+		m.release(m.left[n])
+	}
 }
 
 // position returns how far k has looked. The events of a disabled sink may be given up in front of it.

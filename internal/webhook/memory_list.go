@@ -69,7 +69,7 @@ func (m *Memory) page(q EventQuery) (selected []*message, page EventPage, err er
 	defer m.mu.Unlock()
 	after := q.After
 	switch n, known := m.ids[q.AfterID]; {
-	case q.AfterID != "" && (!known || q.Owner != "" && q.Owner != m.at(n).event.Data.Owner):
+	case q.AfterID != "" && (!known || n < m.first-1 || q.Owner != "" && q.Owner != m.at(n).event.Data.Owner):
 		return nil, EventPage{}, ErrNoEvent
 	case q.AfterID != "":
 		after = n
@@ -234,14 +234,8 @@ func (m *Memory) Requeue(_ context.Context, sink, eventID string) error {
 	case d.state == Pending:
 		return ErrPending
 	}
-	m.requeue(d)
-	return nil
-}
-
-func (m *Memory) requeue(d *memoryDelivery) {
 	d.sink.requeue(d, time.Now())
-	m.floor = min(m.floor, d.event.n-1)
-	m.stale = true
+	return nil
 }
 
 // Replay implements Outbox. It takes many short holds of the lock, and goes on where it was: oldest first, so that order is kept.
@@ -274,7 +268,7 @@ func (m *Memory) replay(sink string, since, until time.Time, after int64) (count
 		if at := d.event.event.Time; at.Before(since) || !until.IsZero() && !at.Before(until) {
 			continue
 		}
-		m.requeue(d)
+		k.requeue(d, time.Now())
 		count++
 	}
 	return count, last

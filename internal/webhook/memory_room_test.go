@@ -152,14 +152,70 @@ func TestMemoryKeepsWhatIsRequeued(t *testing.T) {
 	if err := m.Requeue(t.Context(), "audit", events[1].ID); err != nil {
 		t.Fatal(err)
 	}
-	if !m.Full() {
-		t.Error("not full although the oldest is pending again")
+	if m.Full() {
+		t.Error("full although all but the oldest are settled")
 	}
 	m.Publish(some(1)...)
-	wantKept(t, m, 2, 4)
+	wantKept(t, m, 4, 5)
+	if d, err := m.Delivery(t.Context(), "audit", events[1].ID); err != nil || d.State != webhook.Pending {
+		t.Errorf("got %+v and %v for what is left", d, err)
+	}
 	deliver(t, m, "audit", 10)
+	if _, err := m.Delivery(t.Context(), "audit", events[1].ID); !errors.Is(err, webhook.ErrNoDelivery) {
+		t.Errorf("got %v for what was left and is delivered", err)
+	}
+	deliver(t, m, "audit", 10) // two of them share a subject
 	m.Publish(some(3)...)
-	wantKept(t, m, 5, 7)
+	wantKept(t, m, 6, 8)
+}
+
+// What waits stays in the feed unless something settled behind it has to go.
+func TestMemoryThatIsFullShowsWhatItHas(t *testing.T) {
+	m := webhook.NewMemory(webhook.MemoryOptions{MaxEvents: 5})
+	register(t, m, "a")
+	m.Publish(promised(5)...)
+	advance(t, m, "a", webhook.Step{Look: 10, Wants: everything})
+	if !m.Full() {
+		t.Error("it is not full")
+	}
+	wantKept(t, m, 1, 5)
+}
+
+// A delivery that fails for days holds nothing back but its own event.
+func TestMemoryGivesUpWhatIsSettledThoughAnOlderEventWaits(t *testing.T) {
+	m := webhook.NewMemory(webhook.MemoryOptions{MaxEvents: 5})
+	register(t, m, "audit", "gone")
+	events := some(1)
+	m.Publish(events...)
+	advance(t, m, "audit", webhook.Step{Look: 1, Wants: everything}) // it stays pending
+	for last := int64(4); last <= 31; last += 3 {
+		later := some(3)
+		m.Publish(later...)
+		advance(t, m, "audit", webhook.Step{Look: 10, Wants: everything})
+		advance(t, m, "audit", webhook.Step{Ends: []webhook.Ended{
+			{N: last, Subject: later[2].Subject, State: webhook.Delivered},
+			{N: last - 1, Subject: later[1].Subject, State: webhook.Dead},
+			{N: last - 2, Subject: later[0].Subject, State: webhook.Delivered},
+		}})
+		advance(t, m, "gone", webhook.Step{Look: 10, Wants: func(webhook.Head) bool { return false }})
+		if m.Full() || m.Dropped() > 0 {
+			t.Fatalf("it is full %v, and %d are dropped, with one that waits", m.Full(), m.Dropped())
+		}
+	}
+	wantKept(t, m, 28, 31)
+	r, err := m.Due(t.Context(), "audit", webhook.DueQuery{Now: time.Now(), Lines: 10, Letters: 10})
+	if err != nil || len(r.Lines) != 1 || r.Lines[0].Letters[0].EventID != events[0].ID {
+		t.Errorf("got %+v and %v, want the first event", r.Lines, err)
+	}
+	for _, q := range []webhook.EventQuery{{After: 1, Limit: 10}, {AfterID: events[0].ID, Limit: 10}} {
+		if _, err := m.Events(t.Context(), q); err == nil {
+			t.Errorf("%+v: there is a page, though events after it are gone", q)
+		}
+	}
+	advance(t, m, "audit", webhook.Step{Standing: &webhook.Standing{Disabled: "410 Gone"}})
+	if _, err := m.Delivery(t.Context(), "audit", events[0].ID); !errors.Is(err, webhook.ErrNoDelivery) {
+		t.Errorf("got %v for what a disabled sink waited for", err)
+	}
 }
 
 func TestMemoryLogsDrops(t *testing.T) {

@@ -55,14 +55,6 @@ func newMemorySink(name string, position int64) *memorySink {
 	}
 }
 
-// settled returns the number up to which nothing is left to do.
-func (k *memorySink) settled() int64 {
-	if n := k.states[Pending].above(0); n != 0 {
-		return min(k.position, n-1)
-	}
-	return k.position
-}
-
 // add makes a delivery of e.
 func (k *memorySink) add(e *memoryEvent, now time.Time) {
 	d := &memoryDelivery{event: e, sink: k, sibling: e.deliveries, state: Pending}

@@ -19,6 +19,13 @@ import (
 // sink with one subject only the first, by number, is due at some time; the next becomes due when it ends: that is what keeps the
 // events of a job in order. The Outbox sees to it in the same transaction, so that a crash at any moment leaves none waiting for ever.
 //
+// When its bound is reached the oldest events that are settled go, and with them what can be read of the log before; events among them that
+// a sink is still to get are left, for its delivery alone, unless the sink is given up:
+//
+//	2     4     6  7  8  9
+//	            ▲
+//	            the log begins here; 2 and 4 are pending, and go when that has ended
+//
 // DB of package store is durable; Memory is what a gateway without a data directory has. Both are safe for concurrent use.
 type Outbox interface {
 	// Publish adds events to the log, those that anybody may want (see Wanted). It does not block. When the outbox is full, or events come

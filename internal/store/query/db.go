@@ -45,6 +45,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.deleteKeysOfStmt, err = db.PrepareContext(ctx, deleteKeysOf); err != nil {
 		return nil, fmt.Errorf("error preparing query DeleteKeysOf: %w", err)
 	}
+	if q.dropDeliveryStmt, err = db.PrepareContext(ctx, dropDelivery); err != nil {
+		return nil, fmt.Errorf("error preparing query DropDelivery: %w", err)
+	}
 	if q.dropKeyStmt, err = db.PrepareContext(ctx, dropKey); err != nil {
 		return nil, fmt.Errorf("error preparing query DropKey: %w", err)
 	}
@@ -74,9 +77,6 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.expiredResultsStmt, err = db.PrepareContext(ctx, expiredResults); err != nil {
 		return nil, fmt.Errorf("error preparing query ExpiredResults: %w", err)
-	}
-	if q.firstEventStmt, err = db.PrepareContext(ctx, firstEvent); err != nil {
-		return nil, fmt.Errorf("error preparing query FirstEvent: %w", err)
 	}
 	if q.firstPendingStmt, err = db.PrepareContext(ctx, firstPending); err != nil {
 		return nil, fmt.Errorf("error preparing query FirstPending: %w", err)
@@ -132,8 +132,8 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.oldestPendingStmt, err = db.PrepareContext(ctx, oldestPending); err != nil {
 		return nil, fmt.Errorf("error preparing query OldestPending: %w", err)
 	}
-	if q.pendingUpToStmt, err = db.PrepareContext(ctx, pendingUpTo); err != nil {
-		return nil, fmt.Errorf("error preparing query PendingUpTo: %w", err)
+	if q.pendingStmt, err = db.PrepareContext(ctx, pending); err != nil {
+		return nil, fmt.Errorf("error preparing query Pending: %w", err)
 	}
 	if q.putEventStmt, err = db.PrepareContext(ctx, putEvent); err != nil {
 		return nil, fmt.Errorf("error preparing query PutEvent: %w", err)
@@ -167,6 +167,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.trimEventsStmt, err = db.PrepareContext(ctx, trimEvents); err != nil {
 		return nil, fmt.Errorf("error preparing query TrimEvents: %w", err)
+	}
+	if q.trimSettledStmt, err = db.PrepareContext(ctx, trimSettled); err != nil {
+		return nil, fmt.Errorf("error preparing query TrimSettled: %w", err)
 	}
 	return &q, nil
 }
@@ -206,6 +209,11 @@ func (q *Queries) Close() error {
 	if q.deleteKeysOfStmt != nil {
 		if cerr := q.deleteKeysOfStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing deleteKeysOfStmt: %w", cerr)
+		}
+	}
+	if q.dropDeliveryStmt != nil {
+		if cerr := q.dropDeliveryStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dropDeliveryStmt: %w", cerr)
 		}
 	}
 	if q.dropKeyStmt != nil {
@@ -256,11 +264,6 @@ func (q *Queries) Close() error {
 	if q.expiredResultsStmt != nil {
 		if cerr := q.expiredResultsStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing expiredResultsStmt: %w", cerr)
-		}
-	}
-	if q.firstEventStmt != nil {
-		if cerr := q.firstEventStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing firstEventStmt: %w", cerr)
 		}
 	}
 	if q.firstPendingStmt != nil {
@@ -353,9 +356,9 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing oldestPendingStmt: %w", cerr)
 		}
 	}
-	if q.pendingUpToStmt != nil {
-		if cerr := q.pendingUpToStmt.Close(); cerr != nil {
-			err = fmt.Errorf("error closing pendingUpToStmt: %w", cerr)
+	if q.pendingStmt != nil {
+		if cerr := q.pendingStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing pendingStmt: %w", cerr)
 		}
 	}
 	if q.putEventStmt != nil {
@@ -413,6 +416,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing trimEventsStmt: %w", cerr)
 		}
 	}
+	if q.trimSettledStmt != nil {
+		if cerr := q.trimSettledStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing trimSettledStmt: %w", cerr)
+		}
+	}
 	return err
 }
 
@@ -459,6 +467,7 @@ type Queries struct {
 	deadDeliveriesStmt   *sql.Stmt
 	deleteJobStmt        *sql.Stmt
 	deleteKeysOfStmt     *sql.Stmt
+	dropDeliveryStmt     *sql.Stmt
 	dropKeyStmt          *sql.Stmt
 	dropResultStmt       *sql.Stmt
 	dropWorkloadStmt     *sql.Stmt
@@ -469,7 +478,6 @@ type Queries struct {
 	expireJobsStmt       *sql.Stmt
 	expireKeysStmt       *sql.Stmt
 	expiredResultsStmt   *sql.Stmt
-	firstEventStmt       *sql.Stmt
 	firstPendingStmt     *sql.Stmt
 	getBodiesStmt        *sql.Stmt
 	getDeliveryStmt      *sql.Stmt
@@ -488,7 +496,7 @@ type Queries struct {
 	newestWithHandleStmt *sql.Stmt
 	oldestEventsStmt     *sql.Stmt
 	oldestPendingStmt    *sql.Stmt
-	pendingUpToStmt      *sql.Stmt
+	pendingStmt          *sql.Stmt
 	putEventStmt         *sql.Stmt
 	putEventLogStmt      *sql.Stmt
 	putJobStmt           *sql.Stmt
@@ -500,6 +508,7 @@ type Queries struct {
 	retryDeliveryStmt    *sql.Stmt
 	setDueStmt           *sql.Stmt
 	trimEventsStmt       *sql.Stmt
+	trimSettledStmt      *sql.Stmt
 }
 
 func (q *Queries) WithTx(tx *sql.Tx) *Queries {
@@ -513,6 +522,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		deadDeliveriesStmt:   q.deadDeliveriesStmt,
 		deleteJobStmt:        q.deleteJobStmt,
 		deleteKeysOfStmt:     q.deleteKeysOfStmt,
+		dropDeliveryStmt:     q.dropDeliveryStmt,
 		dropKeyStmt:          q.dropKeyStmt,
 		dropResultStmt:       q.dropResultStmt,
 		dropWorkloadStmt:     q.dropWorkloadStmt,
@@ -523,7 +533,6 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		expireJobsStmt:       q.expireJobsStmt,
 		expireKeysStmt:       q.expireKeysStmt,
 		expiredResultsStmt:   q.expiredResultsStmt,
-		firstEventStmt:       q.firstEventStmt,
 		firstPendingStmt:     q.firstPendingStmt,
 		getBodiesStmt:        q.getBodiesStmt,
 		getDeliveryStmt:      q.getDeliveryStmt,
@@ -542,7 +551,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		newestWithHandleStmt: q.newestWithHandleStmt,
 		oldestEventsStmt:     q.oldestEventsStmt,
 		oldestPendingStmt:    q.oldestPendingStmt,
-		pendingUpToStmt:      q.pendingUpToStmt,
+		pendingStmt:          q.pendingStmt,
 		putEventStmt:         q.putEventStmt,
 		putEventLogStmt:      q.putEventLogStmt,
 		putJobStmt:           q.putJobStmt,
@@ -554,5 +563,6 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		retryDeliveryStmt:    q.retryDeliveryStmt,
 		setDueStmt:           q.setDueStmt,
 		trimEventsStmt:       q.trimEventsStmt,
+		trimSettledStmt:      q.trimSettledStmt,
 	}
 }

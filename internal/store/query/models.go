@@ -32,6 +32,7 @@ type EventLog struct {
 	One   int64
 	Last  int64
 	Bytes int64
+	Floor int64
 }
 
 type Job struct {

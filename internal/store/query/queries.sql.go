@@ -139,6 +139,20 @@ func (q *Queries) DeleteKeysOf(ctx context.Context, job string) error {
 	return err
 }
 
+const dropDelivery = `-- name: DropDelivery :exec
+DELETE FROM deliveries WHERE n = ? AND sink = ?
+`
+
+type DropDeliveryParams struct {
+	N    int64
+	Sink string
+}
+
+func (q *Queries) DropDelivery(ctx context.Context, arg DropDeliveryParams) error {
+	_, err := q.exec(ctx, q.dropDeliveryStmt, dropDelivery, arg.N, arg.Sink)
+	return err
+}
+
 const dropKey = `-- name: DropKey :exec
 DELETE FROM keys WHERE key = ? AND at < ?
 `
@@ -304,17 +318,6 @@ func (q *Queries) ExpiredResults(ctx context.Context, arg ExpiredResultsParams) 
 	return items, nil
 }
 
-const firstEvent = `-- name: FirstEvent :one
-SELECT n FROM events ORDER BY n LIMIT 1
-`
-
-func (q *Queries) FirstEvent(ctx context.Context) (int64, error) {
-	row := q.queryRow(ctx, q.firstEventStmt, firstEvent)
-	var n int64
-	err := row.Scan(&n)
-	return n, err
-}
-
 const firstPending = `-- name: FirstPending :one
 SELECT n, due FROM deliveries WHERE sink = ? AND subject = ? AND state = 'pending' ORDER BY n LIMIT 1
 `
@@ -427,18 +430,19 @@ func (q *Queries) GetDeliveryLog(ctx context.Context, arg GetDeliveryLogParams) 
 }
 
 const getEventLog = `-- name: GetEventLog :one
-SELECT last, bytes FROM event_log
+SELECT last, bytes, floor FROM event_log
 `
 
 type GetEventLogRow struct {
 	Last  int64
 	Bytes int64
+	Floor int64
 }
 
 func (q *Queries) GetEventLog(ctx context.Context) (GetEventLogRow, error) {
 	row := q.queryRow(ctx, q.getEventLogStmt, getEventLog)
 	var i GetEventLogRow
-	err := row.Scan(&i.Last, &i.Bytes)
+	err := row.Scan(&i.Last, &i.Bytes, &i.Floor)
 	return i, err
 }
 
@@ -785,12 +789,13 @@ func (q *Queries) NewestWithHandle(ctx context.Context, handle string) (string, 
 }
 
 const oldestEvents = `-- name: OldestEvents :many
-SELECT n, time, CAST(length(body) AS INTEGER) AS size FROM events WHERE n < ? ORDER BY n LIMIT ?
+SELECT n, time, CAST(length(body) AS INTEGER) AS size FROM events WHERE n > ? AND n < ? ORDER BY n LIMIT ?
 `
 
 type OldestEventsParams struct {
-	N     int64
-	Limit int64
+	Floor  int64
+	Needed int64
+	Limit  int64
 }
 
 type OldestEventsRow struct {
@@ -800,7 +805,7 @@ type OldestEventsRow struct {
 }
 
 func (q *Queries) OldestEvents(ctx context.Context, arg OldestEventsParams) ([]OldestEventsRow, error) {
-	rows, err := q.query(ctx, q.oldestEventsStmt, oldestEvents, arg.N, arg.Limit)
+	rows, err := q.query(ctx, q.oldestEventsStmt, oldestEvents, arg.Floor, arg.Needed, arg.Limit)
 	if err != nil {
 		return nil, err
 	}
@@ -833,28 +838,40 @@ func (q *Queries) OldestPending(ctx context.Context, sink string) (int64, error)
 	return n, err
 }
 
-const pendingUpTo = `-- name: PendingUpTo :many
-SELECT subject FROM deliveries WHERE sink = ? AND state = 'pending' AND n <= ?
+const pending = `-- name: Pending :many
+SELECT n, subject FROM deliveries WHERE sink = ? AND state = 'pending' AND n > ? AND n <= ? ORDER BY n LIMIT ?
 `
 
-type PendingUpToParams struct {
-	Sink string
-	N    int64
+type PendingParams struct {
+	Sink  string
+	After int64
+	Last  int64
+	Limit int64
 }
 
-func (q *Queries) PendingUpTo(ctx context.Context, arg PendingUpToParams) ([]string, error) {
-	rows, err := q.query(ctx, q.pendingUpToStmt, pendingUpTo, arg.Sink, arg.N)
+type PendingRow struct {
+	N       int64
+	Subject string
+}
+
+func (q *Queries) Pending(ctx context.Context, arg PendingParams) ([]PendingRow, error) {
+	rows, err := q.query(ctx, q.pendingStmt, pending,
+		arg.Sink,
+		arg.After,
+		arg.Last,
+		arg.Limit,
+	)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []string
+	var items []PendingRow
 	for rows.Next() {
-		var subject string
-		if err := rows.Scan(&subject); err != nil {
+		var i PendingRow
+		if err := rows.Scan(&i.N, &i.Subject); err != nil {
 			return nil, err
 		}
-		items = append(items, subject)
+		items = append(items, i)
 	}
 	if err := rows.Close(); err != nil {
 		return nil, err
@@ -904,16 +921,17 @@ func (q *Queries) PutEvent(ctx context.Context, arg PutEventParams) (int64, erro
 }
 
 const putEventLog = `-- name: PutEventLog :exec
-UPDATE event_log SET last = ?, bytes = ?
+UPDATE event_log SET last = ?, bytes = ?, floor = ?
 `
 
 type PutEventLogParams struct {
 	Last  int64
 	Bytes int64
+	Floor int64
 }
 
 func (q *Queries) PutEventLog(ctx context.Context, arg PutEventLogParams) error {
-	_, err := q.exec(ctx, q.putEventLogStmt, putEventLog, arg.Last, arg.Bytes)
+	_, err := q.exec(ctx, q.putEventLogStmt, putEventLog, arg.Last, arg.Bytes, arg.Floor)
 	return err
 }
 
@@ -1155,10 +1173,27 @@ func (q *Queries) SetDue(ctx context.Context, arg SetDueParams) error {
 }
 
 const trimEvents = `-- name: TrimEvents :exec
-DELETE FROM events WHERE n <= ?
+DELETE FROM events WHERE n > ?1 AND n < ?2
 `
 
-func (q *Queries) TrimEvents(ctx context.Context, n int64) error {
-	_, err := q.exec(ctx, q.trimEventsStmt, trimEvents, n)
+type TrimEventsParams struct {
+	After  int64
+	Before int64
+}
+
+func (q *Queries) TrimEvents(ctx context.Context, arg TrimEventsParams) error {
+	_, err := q.exec(ctx, q.trimEventsStmt, trimEvents, arg.After, arg.Before)
 	return err
+}
+
+const trimSettled = `-- name: TrimSettled :one
+DELETE FROM events WHERE events.n = ? AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.n = events.n AND d.state = 'pending')
+RETURNING CAST(length(body) AS INTEGER) AS size
+`
+
+func (q *Queries) TrimSettled(ctx context.Context, n int64) (int64, error) {
+	row := q.queryRow(ctx, q.trimSettledStmt, trimSettled, n)
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
 }

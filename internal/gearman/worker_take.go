@@ -3,6 +3,7 @@ package gearman
 import (
 	"context"
 	"maps"
+	"runtime"
 	"time"
 
 	"gearman-gateway/internal/gearman/wire"
@@ -85,6 +86,9 @@ const maxWidth = 8
 // runs no more jobs a second than there are round trips.
 func (s *workerSession) take(ctx context.Context) error {
 	slots, roster := s.w.o.Slots, s.w.o.Roster
+	if s.width > 1 {
+		runtime.Gosched() // short jobs that were just started end first: their results and the next requests share a system call
+	}
 	select {
 	case slots <- struct{}{}:
 	case <-ctx.Done():

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -274,6 +275,22 @@ func TestPagesOfTheLog(t *testing.T) {
 	}
 	if _, err := d.Events(t.Context(), webhook.EventQuery{AfterID: "evt_none", Limit: 10}); !errors.Is(err, webhook.ErrNoEvent) {
 		t.Errorf("got %v, want ErrNoEvent", err)
+	}
+}
+
+func TestACursorThatCannotBeReadIsNotUnknown(t *testing.T) {
+	dir := t.TempDir()
+	d := open(t, Options{Dir: dir})
+	db, err := connect(filepath.Join(dir, "gateway.db"), 1, writing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec("ALTER TABLE events RENAME TO away"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Events(t.Context(), webhook.EventQuery{AfterID: "evt_none", Limit: 10}); err == nil || errors.Is(err, webhook.ErrNoEvent) {
+		t.Errorf("got %v, want the database's error", err)
 	}
 }
 

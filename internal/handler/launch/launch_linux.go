@@ -3,8 +3,10 @@ package launch
 import (
 	"errors"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"syscall"
+	"unsafe"
 )
 
 // Supported says whether programs can be limited here.
@@ -16,22 +18,33 @@ func init() {
 	if len(os.Args) == 0 || os.Args[0] != Name {
 		return
 	}
-	err := launch(os.Args)
-	os.Stderr.WriteString("start: " + err.Error() + "\n")
+	what, err := launch(os.Args)
+	for _, s := range []string{"start: ", what, err.Error(), "\n"} {
+		os.Stderr.WriteString(s)
+	}
 	if errors.Is(err, syscall.ENOENT) {
 		os.Exit(NotFound)
 	}
 	os.Exit(NotRunnable)
 }
 
-// launch returns only what went wrong.
-func launch(args []string) error {
+// launch returns only what went wrong, the error and what is to be said before it.
+//
+// This process may well have more memory than Data allows, and its runtime ends it when it then asks the kernel for more. So nothing is
+// allocated once that limit is set, which is done last: what execve takes is made before, and what is said if it fails; there is no
+// collector, and with one processor no other goroutine runs meanwhile.
+func launch(args []string) (what string, err error) {
 	l, path, argv, err := parse(args)
 	if err != nil {
-		return err
+		return "", err
 	}
-	env := os.Environ()
-	debug.SetGCPercent(-1) // nothing may need memory once Data is limited, which comes last for the same reason
+	p, err := newProgram(path, argv, os.Environ())
+	if err != nil {
+		return "", err
+	}
+	what = "exec " + path + ": "
+	debug.SetGCPercent(-1)
+	runtime.GOMAXPROCS(1)
 	for _, r := range []struct {
 		resource  int
 		soft, max uint64
@@ -46,10 +59,36 @@ func launch(args []string) error {
 			continue
 		}
 		if err := limit(r.resource, r.soft, r.max); err != nil {
-			return err
+			return "", err
 		}
 	}
-	return &os.PathError{Op: "exec", Path: path, Err: syscall.Exec(path, argv, env)}
+	return what, p.exec()
+}
+
+// program is what execve takes.
+type program struct {
+	path      *byte
+	argv, env []*byte // the last are nil
+}
+
+func newProgram(path string, argv, env []string) (p program, err error) {
+	// Go raises the soft limit of open files when it starts, and Exec alone knows what it was: one that fails has put it back.
+	_ = syscall.Exec("", []string{""}, nil)
+	if p.path, err = syscall.BytePtrFromString(path); err != nil {
+		return p, err
+	}
+	if p.argv, err = syscall.SlicePtrFromStrings(argv); err != nil {
+		return p, err
+	}
+	p.env, err = syscall.SlicePtrFromStrings(env)
+	return p, err
+}
+
+// exec returns only what went wrong. Unlike syscall.Exec it allocates nothing.
+func (p *program) exec() syscall.Errno {
+	_, _, err := syscall.RawSyscall(syscall.SYS_EXECVE,
+		uintptr(unsafe.Pointer(p.path)), uintptr(unsafe.Pointer(&p.argv[0])), uintptr(unsafe.Pointer(&p.env[0])))
+	return err
 }
 
 // limit lowers a limit, and leaves a hard limit that is lower already.

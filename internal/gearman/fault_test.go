@@ -311,6 +311,66 @@ func TestAServerThatHangsIsFoundByEcho(t *testing.T) {
 	s.accept() // it connects anew
 }
 
+// slowly sends a packet in as many pieces as the client asks for signs of life, and answers only behind it, as a job server must.
+func (c *fakeConn) slowly(t wire.Type, args ...[]byte) {
+	c.t.Helper()
+	packet := wire.Append(nil, wire.Response, t, args...)
+	var echoes [][]byte
+	for range 3 {
+		c.Write(packet[:10])
+		packet = packet[10:]
+		echoes = append(echoes, c.expect(wire.EchoReq).Args[0])
+	}
+	c.Write(packet)
+	for _, e := range echoes {
+		c.send(wire.EchoRes, string(e))
+	}
+}
+
+// A result or a workload of 64 MiB is on its way for longer than a job server may be silent, where the network is slow.
+func TestALargePacketThatComesSlowlyIsNoSilence(t *testing.T) {
+	patience := gearman.Options{Silence: 500 * time.Millisecond, EchoTimeout: 500 * time.Millisecond}
+	large := strings.Repeat("x", 100)
+	t.Run("to a client", func(t *testing.T) {
+		s, o := startFake(t), patience
+		o.Addr = s.addr()
+		c := gearman.NewClient(o)
+		defer closeNow(c)
+		server := s.accept()
+		if err := c.WaitConnected(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		u := newUpdates()
+		submitAsync(testContext(t), c, gearman.Task{Function: "f"}, u.watch)
+		server.expect(wire.SubmitJob)
+		server.send(wire.JobCreated, "H:x:1")
+		server.slowly(wire.WorkComplete, []byte("H:x:1"), []byte(large))
+		if got := u.next(t, gearman.Created); got.Kind != gearman.Completed || string(got.Payload) != large {
+			t.Errorf("the job ended with %+v", got)
+		}
+	})
+	t.Run("to a worker", func(t *testing.T) {
+		s, o := startFake(t), patience
+		o.Addr = s.addr()
+		ran := make(chan string, 1)
+		w := gearman.NewWorker(gearman.WorkerOptions{
+			Options: o, Functions: []string{"f"}, Slots: make(gearman.Slots, 1),
+			Run: func(a *gearman.Assignment) { ran <- string(a.Workload); a.Complete(nil) },
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan struct{})
+		go func() { defer close(ended); w.Run(ctx) }()
+		defer func() { cancel(); w.Abort(); <-ended }()
+		server := s.accept()
+		server.expect(wire.CanDo)
+		server.expect(wire.GrabJobUniq)
+		server.slowly(wire.JobAssignUniq, []byte("H:x:1"), []byte("f"), nil, []byte(large))
+		if got := <-ran; got != large {
+			t.Errorf("ran %q", got)
+		}
+	})
+}
+
 func TestTooMuchPendingIsRefused(t *testing.T) {
 	s := startFake(t)
 	c := gearman.NewClient(gearman.Options{Addr: s.addr(), MaxPending: 2})

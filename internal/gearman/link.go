@@ -47,7 +47,7 @@ func newLink(nc net.Conn, o Options) *link {
 		done: make(chan struct{}),
 	}
 	l.room.L = &l.mu
-	l.reader = wire.NewReader(bufio.NewReaderSize(nc, 64<<10), wire.Response, o.MaxPacket)
+	l.reader = wire.NewReader(bufio.NewReaderSize(touchOnRead{l}, 64<<10), wire.Response, o.MaxPacket)
 	l.wg.Go(l.write)
 	return l
 }
@@ -58,8 +58,19 @@ func (l *link) next() (wire.Packet, error) {
 	if err != nil {
 		return p, l.fail(fmt.Errorf("reading: %w", err))
 	}
-	l.touch()
 	return p, nil
+}
+
+// touchOnRead reads from a link's connection and takes whatever comes for a sign of life: a large packet may come slowly, and the answer
+// to an ECHO_REQ comes behind it.
+type touchOnRead struct{ l *link }
+
+func (r touchOnRead) Read(p []byte) (int, error) {
+	n, err := r.l.nc.Read(p)
+	if n > 0 {
+		r.l.touch()
+	}
+	return n, err
 }
 
 // appendLocked queues a packet and returns the offset of its first byte. l.mu is held.

@@ -33,6 +33,14 @@ func (t *tx) register(sink string) (query.Sink, error) {
 	return t.GetSink(background, sink)
 }
 
+// Unregister implements webhook.Outbox.
+func (d *DB) Unregister(ctx context.Context, sink string) error {
+	return d.do(ctx, 0, func(t *tx) error {
+		delete(t.d.registered, sink)
+		return nil
+	})
+}
+
 // Advance implements webhook.Outbox. It waits for its turn and the disk as Commit does, and its Wants may be called more than once for
 // an event, and even when it has returned because ctx ended.
 func (d *DB) Advance(ctx context.Context, sink string, s webhook.Step) (webhook.Advanced, error) {

@@ -150,6 +150,13 @@ func TestWhatLetsGoOfEvents(t *testing.T) {
 			advance(t, d, "a", webhook.Step{Look: 1000, Wants: func(webhook.Head) bool { return false }})
 			return d
 		},
+		"unregistered": func(t *testing.T, d *DB, now *clock) *DB {
+			now.set(at.Add(earlierLife + time.Second))
+			if err := d.Unregister(t.Context(), "a"); err != nil {
+				t.Fatal(err)
+			}
+			return d
+		},
 		"of an earlier life": func(t *testing.T, d *DB, now *clock) *DB {
 			if err := d.Close(); err != nil {
 				t.Fatal(err)

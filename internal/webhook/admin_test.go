@@ -247,6 +247,39 @@ func TestReloadReplacesTheSinksWhereTheyAre(t *testing.T) {
 	})
 }
 
+func TestASinkThatReloadRemovesHoldsNothingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{answer: func(_ *http.Request, c call) (int, error) {
+			if c.host == "old.test" {
+				return 0, errors.New("connection refused")
+			}
+			return ok(nil, c)
+		}}
+		sinks := []SinkOptions{{Name: "sink", URL: "http://sink.test/"}, {Name: "old", URL: "http://old.test/"}}
+		s := start(t, w, Options{Outbox: NewMemory(MemoryOptions{MaxEvents: 10}), Sinks: sinks})
+		for i := range uint64(10) {
+			s.publish(ev("a", i))
+		}
+		advance(time.Second)
+		if !s.outbox.Full() {
+			t.Fatal("not full, though a sink has had nothing")
+		}
+		if err := s.Reload(t.Context(), Options{Transport: w, Sinks: sinks[:1]}); err != nil {
+			t.Fatal(err)
+		}
+		if s.outbox.Full() {
+			t.Error("full of what waits for a sink that there is no more")
+		}
+		for i := range uint64(30) {
+			s.publish(ev("a", 10+i))
+			advance(time.Second)
+		}
+		if n := s.outbox.Dropped(); n > 0 {
+			t.Errorf("%d events were dropped", n)
+		}
+	})
+}
+
 // counted counts what a Sender asks of its Outbox, which fails while broken is set.
 type counted struct {
 	Outbox

@@ -132,7 +132,7 @@ func (m *Memory) seen() bool {
 	if m.stale && m.first > m.floor {
 		m.stale, m.floor = false, math.MaxInt64
 		for _, k := range m.sinks {
-			if k.standing.Disabled == "" {
+			if !k.givenUp() {
 				m.floor = min(m.floor, k.position)
 			}
 		}
@@ -182,7 +182,7 @@ func (m *Memory) release(e *memoryEvent) {
 	}
 }
 
-// giveUp forgets an event and its deliveries: those that have ended, and those of disabled sinks.
+// giveUp forgets an event and its deliveries: those that have ended, and those of sinks that are given up.
 func (m *Memory) giveUp(e *memoryEvent) {
 	m.bytes -= e.size
 	delete(m.ids, e.event.ID)
@@ -194,7 +194,7 @@ func (m *Memory) giveUp(e *memoryEvent) {
 // held reports whether a sink is still to get the event.
 func (e *memoryEvent) held() bool {
 	for d := e.deliveries; d != nil; d = d.sibling {
-		if d.state == Pending && d.sink.standing.Disabled == "" {
+		if d.state == Pending && !d.sink.givenUp() {
 			return true
 		}
 	}
@@ -236,7 +236,23 @@ func (m *Memory) Register(_ context.Context, sink string) (Standing, error) {
 		m.sinks[sink] = k
 		m.floor = min(m.floor, k.position)
 	}
+	if k.gone {
+		k.gone = false
+		m.floor, m.stale = 0, true // what it is to get is kept from now on
+	}
 	return k.standing, nil
+}
+
+// Unregister implements Outbox.
+func (m *Memory) Unregister(_ context.Context, sink string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if k := m.sinks[sink]; k != nil {
+		k.gone = true
+		m.letGo(k)
+		m.stale = true
+	}
+	return nil
 }
 
 // Advance implements Outbox.
@@ -285,7 +301,7 @@ func (m *Memory) look(k *memorySink, s Step, now time.Time) (looked int) {
 	return looked
 }
 
-// letGo has a sink that is disabled hold nothing that is older than the log: that was in the way of others.
+// letGo has a sink that is given up hold nothing that is older than the log: that was in the way of others.
 func (m *Memory) letGo(k *memorySink) {
 	pending := k.states[Pending]
 	for n := pending.above(0); n != 0 && n < m.first; n = pending.above(n) {
@@ -293,7 +309,7 @@ func (m *Memory) letGo(k *memorySink) {
 	}
 }
 
-// position returns how far k has looked. The events of a disabled sink may be given up in front of it.
+// position returns how far k has looked. The events of a sink that is given up may be given up in front of it.
 func (m *Memory) position(k *memorySink) int64 { return max(k.position, m.first-1) }
 
 // delivery returns k's of event n; nil: it has none.

@@ -139,6 +139,34 @@ func TestMemoryGivesUpWhatADisabledSinkWaitsFor(t *testing.T) {
 	}
 }
 
+func TestMemoryGivesUpWhatAnUnregisteredSinkWaitsFor(t *testing.T) {
+	m := webhook.NewMemory(webhook.MemoryOptions{MaxEvents: 4})
+	register(t, m, "audit", "gone")
+	m.Publish(some(4)...)
+	deliver(t, m, "audit", 10)
+	advance(t, m, "gone", webhook.Step{Look: 3, Wants: everything})
+	if err := m.Unregister(t.Context(), "gone"); err != nil {
+		t.Fatal(err)
+	}
+	if m.Full() {
+		t.Error("full of what only an unregistered sink waits for")
+	}
+	m.Publish(some(2)...)
+	wantKept(t, m, 3, 6)
+	deliver(t, m, "audit", 10)
+	register(t, m, "gone")
+	if !m.Full() {
+		t.Error("not full although a sink that has come back waits for all of it")
+	}
+	r, err := m.Due(t.Context(), "gone", webhook.DueQuery{Now: time.Now(), Lines: 10, Letters: 10})
+	if err != nil || len(r.Lines) != 1 || r.Lines[0].Letters[0].N != 3 {
+		t.Errorf("got %+v and %v, want event 3", r.Lines, err)
+	}
+	deliver(t, m, "gone", 10)
+	m.Publish(some(1)...)
+	wantKept(t, m, 4, 7)
+}
+
 func TestMemoryKeepsWhatIsRequeued(t *testing.T) {
 	m := webhook.NewMemory(webhook.MemoryOptions{MaxEvents: 3})
 	register(t, m, "audit")

@@ -10,6 +10,7 @@ import (
 type memorySink struct {
 	name     string
 	standing Standing
+	gone     bool // it was unregistered
 	position int64
 	states   map[DeliveryState]*numbers // of the events of its deliveries
 	lines    map[string]*memoryLine     // by subject; those with deliveries
@@ -54,6 +55,9 @@ func newMemorySink(name string, position int64) *memorySink {
 		states: map[DeliveryState]*numbers{Pending: {}, Delivered: {}, Dead: {}},
 	}
 }
+
+// givenUp reports whether nothing is kept for the sink.
+func (k *memorySink) givenUp() bool { return k.gone || k.standing.Disabled != "" }
 
 // add makes a delivery of e.
 func (k *memorySink) add(e *memoryEvent, now time.Time) {

@@ -43,6 +43,9 @@ type Outbox interface {
 	// life is still to get are kept, unless it is Disabled; those of sinks that are not registered may be given up for others.
 	Register(ctx context.Context, sink string) (Standing, error)
 
+	// Unregister says that a sink is not one of this life any more. It may be registered again, and goes on where it was.
+	Unregister(ctx context.Context, sink string) error
+
 	// Advance takes one step of a sink, in one transaction that is durable when it returns.
 	Advance(ctx context.Context, sink string, s Step) (Advanced, error)
 

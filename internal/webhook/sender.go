@@ -229,6 +229,8 @@ func (s *Sender) Reload(ctx context.Context, o Options) error {
 		k.post.client.CloseIdleConnections()
 		if other := next.sink(k.name); other != nil {
 			other.standing, other.began = k.standing, k.began // it may have changed since it was registered
+		} else if err := o.Outbox.Unregister(ctx, k.name); err != nil {
+			k.log.Error().Err(err).Msg("webhook sink is gone, but its events are kept for it until the gateway starts anew")
 		}
 	}
 	s.begin(next)

@@ -15,6 +15,7 @@ const (
 type gate struct {
 	until    time.Time // nothing is sent before
 	failures int       // in a row
+	since    time.Time // the first of these
 	pause    time.Duration
 	inFlight int
 	began    time.Time // the last attempt
@@ -47,6 +48,9 @@ func (g *gate) succeeded() { g.failures = 0 }
 // failed notes a failure, a probe's or another's, and that the sink asked for a pause of after. It reports whether the sink
 // counts as failing because of it.
 func (g *gate) failed(now time.Time, probe bool, after time.Duration) bool {
+	if g.failures == 0 {
+		g.since = now
+	}
 	g.failures++
 	began := g.failures == patience
 	switch {

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -112,6 +113,41 @@ func TestCallbackHostThatRecoversDoesNotUseUpTheAttemptsOfOthers(t *testing.T) {
 		d, err := s.Delivery(t.Context(), "callbacks", "quiet1")
 		if err != nil || flapping.Load() < 100 || d.Attempts > 3 {
 			t.Errorf("%d attempts in ten minutes (%d of the other), %v, want the schedule's 3 at most", d.Attempts, flapping.Load(), err)
+		}
+	})
+}
+
+// Of a host that never comes back there are fewer attempts than its deliveries would need, since it is probed.
+func TestWhatWaitsForACallbackHostThatIsDeadForLongBecomesDeadLetters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var up atomic.Bool
+		w := &wire{answer: func(r *http.Request, _ call) (int, error) {
+			if r.URL.Host == "dead.test" && !up.Load() {
+				return 0, errors.New("connection refused")
+			}
+			return 200, nil
+		}}
+		s := start(t, w, Options{
+			Sinks: []SinkOptions{}, Callbacks: &CallbackOptions{Hosts: []string{"*"}}, Schedule: seconds(0, 60, 60), DisableAfter: time.Hour,
+		})
+		s.Sender.set.sinks[0].post.client.Transport = w
+		for i := range 180 {
+			s.publish(caller("dead.test", fmt.Sprint("d", i, "-")))
+			advance(time.Minute)
+		}
+		if n := s.count("callbacks", Pending); n > 5 {
+			t.Errorf("%d deliveries wait for a host that is dead for hours", n)
+		}
+		s.publish(caller("live.test", "live"))
+		up.Store(true)
+		for i := range 5 { // one of these finds that it is well again
+			s.publish(caller("dead.test", fmt.Sprint("u", i, "-")))
+			advance(2 * time.Minute)
+		}
+		for _, id := range []string{"live1", "u4-1"} {
+			if d, err := s.Delivery(t.Context(), "callbacks", id); err != nil || d.State != Delivered {
+				t.Errorf("%s is %s, %v", id, d.State, err)
+			}
 		}
 	})
 }

@@ -267,12 +267,12 @@ func (k *sink) start(ctx context.Context, now time.Time) (next time.Time) {
 		case now.Before(g.until) && k.callbacks == nil:
 			return g.until
 		case now.Before(g.until):
-			k.postpone(k.hand.pop(), g.until)
+			k.postpone(k.hand.pop(), g, now, g.until)
 			continue
 		case !g.room(most) && k.callbacks == nil:
 			return time.Time{}
 		case !g.room(most) && !now.Before(g.stuck()):
-			k.postpone(k.hand.pop(), now.Add(g.pause)) // it would take the place of another host's in the hand
+			k.postpone(k.hand.pop(), g, now, now.Add(g.pause)) // it would take the place of another host's in the hand
 			continue
 		case !g.room(most):
 			k.hand.push(k.hand.pop()) // another host's may go
@@ -353,12 +353,20 @@ func (k *sink) end(l *line, end Ended) {
 	k.gates.tidy()
 }
 
-// postpone leaves a line for later, its target being known to fail, without an attempt.
-func (k *sink) postpone(l *line, until time.Time) {
+// postpone leaves a line for later, its target being known to fail, without an attempt. Where a sink would be disabled its letter is a
+// dead one: attempts are few as long as the target fails, and more letters than there are attempts would never be through with theirs.
+func (k *sink) postpone(l *line, g *gate, now, until time.Time) {
 	letter := l.Letters[0]
-	k.end(l, Ended{
+	end := Ended{
 		N: letter.N, Subject: l.Subject, State: Pending, Attempts: letter.Attempts, Log: letter.Log, Due: until.Add(jitter(firstProbe)),
-	})
+	}
+	if g.failing() && now.Sub(g.since) >= k.disable {
+		why := fmt.Sprintf("not tried: its host has failed since %s, for %v", g.since.UTC().Format(time.RFC3339), k.disable)
+		end.State, end.Due, end.Log = Dead, time.Time{}, logged(letter.Log, Attempt{At: now, Error: why})
+		k.log.Error().Str("error", why).Str("event", letter.EventID).Str("type", string(letter.Type)).Str("subject", l.Subject).
+			Int("attempts", end.Attempts).Msg("webhook event is a dead letter")
+	}
+	k.end(l, end)
 }
 
 func (k *sink) succeeded(g *gate, now time.Time) {

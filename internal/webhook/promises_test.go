@@ -53,6 +53,34 @@ func TestStopDeliversWhatWasJustPublished(t *testing.T) {
 	}
 }
 
+func TestStopDeliversWhatIsDueAtTheRateOfTheSink(t *testing.T) {
+	for name, row := range map[string]struct {
+		answer  int
+		within  time.Duration
+		sent    int
+		stopped time.Duration // at most
+	}{
+		"all":                               {200, time.Minute, 100, 20 * time.Second},
+		"what there is time for":            {200, 5100 * time.Millisecond, 30, 5100 * time.Millisecond},
+		"none to one that asks for a pause": {503, time.Minute, 5, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &wire{answer: status(row.answer)}
+				s := start(t, w, Options{Sinks: []SinkOptions{{Name: "sink", URL: "http://sink.test/", Rate: 5}}})
+				for i := range 100 {
+					s.publish(ev(fmt.Sprint("s", i, "-"), 1))
+				}
+				began := time.Now()
+				stop(s.Sender, row.within)
+				if took, sent := time.Since(began), len(w.calls()); sent < row.sent || sent > row.sent+1 || took > row.stopped {
+					t.Errorf("%d were sent in %v, want %d in %v", sent, took, row.sent, row.stopped)
+				}
+			})
+		})
+	}
+}
+
 func caller(host, subject string) event.Event {
 	e := ev(subject, 1)
 	e.Callback = "http://" + host + "/"

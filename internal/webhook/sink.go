@@ -204,7 +204,7 @@ func (k *sink) run(ctx context.Context) {
 		now := time.Now()
 		next := k.start(ctx, now)
 		k.begin(now)
-		if stopping && k.inFlight == 0 && !k.storing && !k.due(now) {
+		if stopping && k.inFlight == 0 && !k.storing && !k.due(now) && !k.throttled(now) {
 			break
 		}
 		grown := k.grown
@@ -300,6 +300,11 @@ func (k *sink) throttle(now time.Time) time.Duration {
 		r.CancelAt(now)
 	}
 	return wait
+}
+
+// throttled reports whether deliveries are due that wait for nothing but the sink's rate, while none is under way.
+func (k *sink) throttled(now time.Time) bool {
+	return k.limiter != nil && !k.idle() && len(k.hand.ready) > 0 && !now.Before(k.gates.of("").until)
 }
 
 func (k *sink) attempt(ctx context.Context, l *line, g *gate, to target) {

@@ -33,6 +33,8 @@ type run struct {
 // run runs one job, from what its observer hears first to the packet that ends it.
 func (p *Pool) run(f *Function, a *gearman.Assignment) {
 	r := &run{life: p.current(), f: f, a: a, out: counted{Assignment: a}, begin: time.Now()}
+	ctx, end := p.context(a) // before the observer hears of the run: from then on it may be cancelled
+	defer end()
 	p.running.Add(1)
 	defer p.running.Add(-1)
 	r.work(1)
@@ -44,8 +46,8 @@ func (p *Pool) run(f *Function, a *gearman.Assignment) {
 		r.facts = p.o.Observer.Begin(a)
 	}
 	r.span = p.o.Tracer.Run(r.facts.Traceparent, a.Function, r.facts.ID, a.Handle, r.facts.Attempt)
-	ctx, end := p.context(f, a, r.facts.Deadline)
-	defer end()
+	ctx, out := inTime(ctx, f, r.facts.Deadline)
+	defer out()
 	r.job = Job{
 		Handle: a.Handle, Function: a.Function, Unique: a.Unique, Workload: a.Workload,
 		ID: r.facts.ID, Attempt: r.facts.Attempt, Deadline: r.facts.Deadline,
@@ -115,13 +117,22 @@ func (c *counted) Data(b []byte) error {
 	return c.Assignment.Data(b)
 }
 
-// context returns the context of a run, which ends when the pool stops, the job's deadline or the function's timeout comes, or the
-// run is cancelled.
-func (p *Pool) context(f *Function, a *gearman.Assignment, deadline time.Time) (ctx context.Context, end func()) {
+// context returns the context of a run, which ends when the pool stops, or the run is cancelled.
+func (p *Pool) context(a *gearman.Assignment) (ctx context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(p.jobs)
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.runs[a] = cancel
-	p.mu.Unlock()
+	return ctx, func() {
+		p.mu.Lock()
+		delete(p.runs, a)
+		p.mu.Unlock()
+		cancel(nil)
+	}
+}
+
+// inTime returns a context that ends at the job's deadline, too, and after the function's timeout.
+func inTime(ctx context.Context, f *Function, deadline time.Time) (_ context.Context, end func()) {
 	late, out := func() {}, func() {}
 	if !deadline.IsZero() {
 		ctx, late = context.WithDeadlineCause(ctx, deadline, ErrDeadline)
@@ -130,12 +141,8 @@ func (p *Pool) context(f *Function, a *gearman.Assignment, deadline time.Time) (
 		ctx, out = context.WithTimeoutCause(ctx, f.Timeout, fmt.Errorf("%w: %v", ErrTimeout, f.Timeout))
 	}
 	return ctx, func() {
-		p.mu.Lock()
-		delete(p.runs, a)
-		p.mu.Unlock()
 		out()
 		late()
-		cancel(nil)
 	}
 }
 

@@ -117,6 +117,31 @@ func TestWhatIsCancelledIsHandedBack(t *testing.T) {
 	}
 }
 
+// assigned is an Observer that passes on the jobs that it hears of.
+type assigned struct {
+	*recorder
+	begun func(*gearman.Assignment)
+}
+
+func (o *assigned) Observe(a *gearman.Assignment, t event.Type, d *event.Data) {
+	o.recorder.Observe(a, t, d)
+	if t == event.FunctionBeforeExecute {
+		o.begun(a)
+	}
+}
+
+func TestAJobIsCancelledHoweverEarly(t *testing.T) {
+	s := startServer(t, "127.0.0.1:0")
+	var p *workerpool.Pool
+	rec := &assigned{newRecorder(), func(a *gearman.Assignment) { p.Cancel(a) }}
+	p, _ = startPool(t, workerpool.Options{Observer: rec, Functions: functions{
+		"f": fn(func(context.Context, *workerpool.Job) ([]byte, error) { return []byte("ran"), nil }),
+	}}, s.Addr())
+	if got := call(t, connect(t, s.Addr()), "f", ""); got.Kind != gearman.Exception || string(got.Payload) != workerpool.ErrCancelled.Error() {
+		t.Errorf("the job ended with %+v (%q)", got, got.Payload)
+	}
+}
+
 func TestAJobThatCompletesWhenCancelledIsComplete(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
 	started := make(chan struct{})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -87,8 +88,10 @@ func (r *run) end() {
 func (r *run) fail(took time.Duration) {
 	failure := describe(r.err)
 	r.d.Error, r.d.Verdict = failure, r.p.verdict(r.f, r.err, failure.Kind)
-	// When the pool stops it is most likely not the job's fault: closing the connection gives it to another worker.
-	stopped := r.p.jobs.Err() != nil && !errors.Is(r.err, ErrFailed)
+	// When the pool stops it is most likely not the job's fault: closing the connection gives it to another worker. But not a job that
+	// was over before, and whose handler only took its time to end.
+	over := slices.ContainsFunc([]error{ErrFailed, ErrCancelled, ErrDeadline, ErrTimeout}, func(e error) bool { return errors.Is(r.err, e) })
+	stopped := r.p.jobs.Err() != nil && !over
 	if stopped {
 		r.d.Reason = event.HandedBack
 	}

@@ -130,6 +130,54 @@ func (o *assigned) Observe(a *gearman.Assignment, t event.Type, d *event.Data) {
 	}
 }
 
+func TestWhatWasOverBeforeThePoolStopsIsNotHandedBack(t *testing.T) {
+	for kind, timeout := range map[string]time.Duration{"cancelled": 0, "timeout": time.Millisecond} {
+		t.Run(kind, func(t *testing.T) {
+			s := startServer(t, "127.0.0.1:0")
+			jobs := make(chan *gearman.Assignment, 2)
+			rec := &assigned{newRecorder(), func(a *gearman.Assignment) { jobs <- a }}
+			over, finish, stopping := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			p, stop := startPool(t, workerpool.Options{Observer: rec, Grace: deadline, Functions: functions{
+				"f": {Timeout: timeout, Handler: workerpool.HandlerFunc(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
+					<-ctx.Done()
+					close(over)
+					<-finish
+					return nil, errors.New("interrupted")
+				})},
+				"other": fn(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
+					<-ctx.Done()
+					close(stopping)
+					return nil, ctx.Err()
+				}),
+			}}, s.Addr())
+			c := connect(t, s.Addr())
+			u := submit(t, c, "f", "job")
+			if a := receive(t, jobs, "the job"); kind == "cancelled" {
+				p.Cancel(a)
+			}
+			receive(t, over, "the end of its context")
+			submit(t, c, "other", "")
+			receive(t, jobs, "the other job")
+			stopped := make(chan error, 1)
+			go func() { stopped <- stop(ended()) }()
+			receive(t, stopping, "the pool to cancel what runs")
+			close(finish) // within the grace
+			if err := receive(t, stopped, "Stop"); err != nil {
+				t.Errorf("Stop: %v", err)
+			}
+			for _, e := range rec.all() {
+				if e.Type == event.FunctionOnFailure && e.Data.Function == "f" && (e.Data.Reason != "" || e.Data.Error.Kind != kind) {
+					t.Errorf("observed %+v, %+v", e.Data, e.Data.Error)
+				}
+			}
+			startEcho(t, s.Addr())
+			if got := u.next(t); got.Kind != gearman.Exception {
+				t.Errorf("the job ended with %+v (%q), want it failed", got, got.Payload)
+			}
+		})
+	}
+}
+
 func TestAJobIsCancelledHoweverEarly(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
 	var p *workerpool.Pool

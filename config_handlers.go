@@ -236,10 +236,14 @@ func (c *Config) functions() (map[string]workerpool.Function, error) {
 	return functions, nil
 }
 
-// closeHandlers ends those that keep processes or connections, and that no pool has taken.
+// closeHandlers ends those that keep processes or connections, and that no pool has taken. Those of the program are not made anew, and
+// may be in use.
 func closeHandlers(functions map[string]workerpool.Function) {
 	for _, f := range functions {
-		if h, ok := f.Handler.(interface{ Close() }); ok { // nothing else of ours has one
+		switch h := f.Handler.(type) {
+		case *handler.Persistent:
+			h.Close()
+		case *handler.HTTP:
 			h.Close()
 		}
 	}

@@ -481,6 +481,40 @@ func TestAHandlerOfYourOwn(t *testing.T) {
 	}
 }
 
+// closable is a handler in Go that keeps something until it is closed.
+type closable struct{ closed chan struct{} }
+
+func (h *closable) Run(context.Context, *gateway.Job) ([]byte, error) { return nil, nil }
+func (h *closable) Close()                                            { close(h.closed) }
+
+func TestAReloadThatFailsClosesNoHandlerOfYourOwn(t *testing.T) {
+	c := gateway.DefaultConfig()
+	c.Listen, c.Jobserver.Listen = gateway.Listen{"127.0.0.1:0"}, "127.0.0.1:0"
+	own := &closable{make(chan struct{})}
+	c.Handlers = map[string]gateway.Handler{"own": own}
+	g, err := gateway.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.Functions = []gateway.Function{{Function: "missing", Exec: []string{"/nonexistent"}}}
+	if err := g.Reload(t.Context(), c); err == nil {
+		t.Error("a command that is missing: no error")
+	}
+	select {
+	case <-own.closed:
+		t.Error("the handler was closed, and is still in use")
+		return // Stop would close it again
+	default:
+	}
+	if err := g.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	<-own.closed
+}
+
 // A caller that goes away frees its place at once, and costs the job nothing.
 func TestACallerThatGoesAway(t *testing.T) {
 	engines(t, func(t *testing.T, set func(*gateway.Config)) {

@@ -77,7 +77,7 @@ type Jobserver struct {
 type Workers struct {
 	Concurrency int      `yaml:"concurrency"` // jobs at a time, over all functions
 	Builtin     *bool    `yaml:"builtin"`     // register the built-in functions; default: only with the embedded job server
-	Grace       Duration `yaml:"grace"`       // from the end of Drain to giving a job up, and from SIGTERM to SIGKILL of a handler's process
+	Grace       Duration `yaml:"grace"`       // from SIGTERM to SIGKILL of a handler's process; a second more from the end of Drain to giving a job up
 	MaxDeaths   int      `yaml:"max_deaths"`  // of a tracked job's handler process; then it is not tried again
 
 	// The limits of a worker, none of which is set by default.

@@ -250,7 +250,7 @@ func (g *Gateway) reloadPool(c *Config, functions map[string]workerpool.Function
 	}
 	g.metrics.Know(slices.Sorted(maps.Keys(functions)))
 	pool, err := workerpool.New(workerpool.Options{
-		Servers: g.servers, Functions: functions, Limits: limits, Concurrency: w.Concurrency, Grace: time.Duration(w.Grace),
+		Servers: g.servers, Functions: functions, Limits: limits, Concurrency: w.Concurrency, Grace: time.Duration(w.Grace) + killTime,
 		MaxDeaths: w.MaxDeaths, Observer: g.records, Meter: g.metrics, Events: g.outbox, Log: c.Log, Tracer: g.tracer,
 		Exit: func(reason string) { g.left <- reason },
 	})
@@ -262,6 +262,9 @@ func (g *Gateway) reloadPool(c *Config, functions map[string]workerpool.Function
 	pool.Start()
 	return nil
 }
+
+// killTime is what the pool waits longer than a handler's process has between SIGTERM and SIGKILL: so the job of one that was killed ends.
+const killTime = time.Second
 
 // identify returns who sent a request: anyone, where there is no access control.
 func (g *Gateway) identify(r *http.Request) (*auth.Identity, error) {

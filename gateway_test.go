@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -513,6 +514,32 @@ func TestAReloadThatFailsClosesNoHandlerOfYourOwn(t *testing.T) {
 		t.Error(err)
 	}
 	<-own.closed
+}
+
+func TestAtTheEndACommandThatIgnoresSIGTERMIsKilled(t *testing.T) {
+	jobs, started := t.TempDir(), filepath.Join(t.TempDir(), "started")
+	t.Setenv("TMPDIR", jobs)
+	c := gateway.DefaultConfig()
+	c.Listen, c.Jobserver.Listen = gateway.Listen{"127.0.0.1:0"}, "127.0.0.1:0"
+	c.Workers.Grace = gateway.Duration(100 * time.Millisecond)
+	c.Functions = []gateway.Function{{Function: "stuck", Exec: []string{"sh", "-c", `trap "" TERM; : >"$0"; while :; do sleep 1; done`, started}}}
+	g, err := gateway.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	submit(t, "http://"+g.Addr(), `{"function":"stuck"}`)
+	poll(t, "the command to run", func() bool { _, err := os.Stat(started); return err == nil })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := g.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(jobs); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
 }
 
 // A caller that goes away frees its place at once, and costs the job nothing.

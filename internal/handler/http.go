@@ -206,8 +206,11 @@ func (h *HTTP) explain(err error) error { return fmt.Errorf("POST %s: %w", h.sho
 
 // refused says what an answer that is no result means for the job.
 func (h *HTTP) refused(resp *http.Response) error {
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxReason))
-	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+	var body []byte
+	if resp.StatusCode != http.StatusSwitchingProtocols { // whose body is the connection itself, and does not end with the job's context
+		body, _ = io.ReadAll(io.LimitReader(resp.Body, maxReason))
+		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+	}
 	err := &StatusError{Code: resp.StatusCode, url: h.shown, body: reason(body)}
 	switch {
 	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusServiceUnavailable:

@@ -230,6 +230,34 @@ func TestAnAnswerThatDoesNotCome(t *testing.T) {
 	}
 }
 
+func TestASwitchOfProtocolsIsNotWaitedFor(t *testing.T) {
+	stop := make(chan struct{})
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_, _ = c.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n"))
+		<-stop
+	})
+	t.Cleanup(func() { close(stop) })
+	ended := make(chan error, 1)
+	go func() {
+		_, err := newHTTP(t, handler.HTTPOptions{URL: s.URL, Timeout: 50 * time.Millisecond}).Run(t.Context(), &workerpool.Job{})
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if status, ok := errors.AsType[*handler.StatusError](err); !ok || status.Code != http.StatusSwitchingProtocols {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the job does not end")
+	}
+}
+
 func TestABodyIsBounded(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		chunk := make([]byte, 1<<10)

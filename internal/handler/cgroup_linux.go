@@ -82,6 +82,19 @@ func (g *cgroup) limit(l Limits) error {
 // join makes a process start inside the group.
 func (g *cgroup) join(a *syscall.SysProcAttr) { a.UseCgroupFD, a.CgroupFD = true, int(g.dir.Fd()) }
 
+// later lifts a limit of the group, and returns the file by which the process is to set it.
+func (g *cgroup) later(name string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(g.path, name), os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = f.WriteString("max"); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // kill ends every process of the group, whatever process group or session it is in. It needs Linux 5.14; before, only the process
 // group is ended.
 func (g *cgroup) kill() { _ = os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0o600) }

@@ -4,6 +4,7 @@ package handler
 
 import (
 	"errors"
+	"os"
 	"syscall"
 )
 
@@ -11,10 +12,11 @@ type cgroup struct{}
 
 var errNoCgroup = errors.New("control groups need Linux")
 
-func probeCgroup(Limits) error            { return errNoCgroup }
-func newCgroup(Limits) (*cgroup, error)   { return nil, errNoCgroup }
-func (*cgroup) join(*syscall.SysProcAttr) {}
-func (*cgroup) kill()                     {}
-func (*cgroup) oomKilled() bool           { return false }
-func (*cgroup) remove() error             { return nil }
-func oomKills() uint64                    { return 0 }
+func probeCgroup(Limits) error                 { return errNoCgroup }
+func newCgroup(Limits) (*cgroup, error)        { return nil, errNoCgroup }
+func (*cgroup) join(*syscall.SysProcAttr)      {}
+func (*cgroup) later(string) (*os.File, error) { return nil, errNoCgroup }
+func (*cgroup) kill()                          {}
+func (*cgroup) oomKilled() bool                { return false }
+func (*cgroup) remove() error                  { return nil }
+func oomKills() uint64                         { return 0 }

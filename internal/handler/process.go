@@ -126,14 +126,24 @@ func (c *Command) start(env []string, side bool) (p *process, err error) {
 		Stdin: theirs[0], Stdout: theirs[1], Stderr: theirs[2], ExtraFiles: theirs[3:],
 		SysProcAttr: ownGroup(c.User),
 	}
-	if r := c.Limits.rlimits(); !r.None() {
-		p.cmd.Path, p.cmd.Args = launch.Self, r.Args(c.Argv[0], c.Argv)
-	}
+	r := c.Limits.rlimits()
 	if c.Limits.Cgroup != "" {
 		if p.group, err = newCgroup(c.Limits); err != nil {
 			return p, err
 		}
 		p.group.join(p.cmd.SysProcAttr)
+	}
+	if !r.None() {
+		if p.group != nil && c.Limits.Processes > 0 {
+			limit, err := p.group.later("pids.max")
+			if err != nil {
+				return p, err
+			}
+			theirs = append(theirs, limit)
+			r.Processes, r.Group = uint64(c.Limits.Processes), uint64(len(theirs)-1)
+			p.cmd.ExtraFiles = theirs[3:]
+		}
+		p.cmd.Path, p.cmd.Args = launch.Self, r.Args(c.Argv[0], c.Argv)
 	}
 	p.ooms = oomKills()
 	if err = p.cmd.Start(); err != nil {

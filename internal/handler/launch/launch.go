@@ -33,6 +33,10 @@ type Limits struct {
 	Data  uint64 // bytes of private writable memory (RLIMIT_DATA)
 	CPU   uint64 // seconds of CPU time (RLIMIT_CPU); the signal is SIGXCPU, and a second later SIGKILL
 	Files uint64 // open descriptors (RLIMIT_NOFILE)
+
+	// Processes is written to the open descriptor Group, the pids.max of the control group that the process is in. The launch
+	// itself needs more threads than a program may have processes.
+	Processes, Group uint64
 }
 
 // None says that there is nothing to launch for.
@@ -41,7 +45,7 @@ func (l Limits) None() bool { return l == Limits{} }
 // Args returns the arguments that make this binary run path with argv under the limits.
 func (l Limits) Args(path string, argv []string) []string {
 	n := func(v uint64) string { return strconv.FormatUint(v, 10) }
-	return append([]string{Name, n(l.Data) + "," + n(l.CPU) + "," + n(l.Files), path}, argv...)
+	return append([]string{Name, strings.Join([]string{n(l.Data), n(l.CPU), n(l.Files), n(l.Processes), n(l.Group)}, ","), path}, argv...)
 }
 
 // parse is the reverse of Args.
@@ -50,10 +54,10 @@ func parse(args []string) (l Limits, path string, argv []string, err error) {
 		return l, "", nil, errors.New("too few arguments")
 	}
 	numbers := strings.Split(args[1], ",")
-	if len(numbers) != 3 {
-		return l, "", nil, errors.New("not three limits")
+	if len(numbers) != 5 {
+		return l, "", nil, errors.New("not five numbers")
 	}
-	for i, v := range []*uint64{&l.Data, &l.CPU, &l.Files} {
+	for i, v := range []*uint64{&l.Data, &l.CPU, &l.Files, &l.Processes, &l.Group} {
 		if *v, err = strconv.ParseUint(numbers[i], 10, 64); err != nil {
 			return l, "", nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 	"unsafe"
 )
@@ -43,6 +44,7 @@ func launch(args []string) (what string, err error) {
 		return "", err
 	}
 	what = "exec " + path + ": "
+	processes := strconv.AppendUint(nil, l.Processes, 10)
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(1)
 	for _, r := range []struct {
@@ -62,7 +64,19 @@ func launch(args []string) (what string, err error) {
 			return "", err
 		}
 	}
+	if l.Processes > 0 {
+		syscall.CloseOnExec(int(l.Group))
+		if err := write(l.Group, processes); err != 0 {
+			return "pids.max: ", err
+		}
+	}
 	return what, p.exec()
+}
+
+// write is a raw call: in another the runtime may start a thread, for which there is no room any more.
+func write(fd uint64, b []byte) syscall.Errno {
+	_, _, err := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	return err
 }
 
 // program is what execve takes.

@@ -61,3 +61,22 @@ func TestALaunchLeavesTheSoftLimitOfOpenFiles(t *testing.T) {
 		t.Errorf("%q, %v, want 77", out, err)
 	}
 }
+
+// A file stands in for the control group's: controllers are rarely to be had where tests run.
+func TestALaunchLimitsTheProcessesOfItsGroup(t *testing.T) {
+	limit, err := os.Create(t.TempDir() + "/pids.max")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer limit.Close()
+	cmd := &exec.Cmd{
+		Path: Self, Args: Limits{CPU: 9, Processes: 2, Group: 3}.Args("/bin/sh", []string{"sh", "-c", "cat /proc/self/fd/3"}),
+		ExtraFiles: []*os.File{limit},
+	}
+	if out, err := cmd.CombinedOutput(); err == nil {
+		t.Errorf("the program has the file, too: %q", out)
+	}
+	if got, err := os.ReadFile(limit.Name()); err != nil || string(got) != "2" {
+		t.Errorf("%q, %v, want 2", got, err)
+	}
+}

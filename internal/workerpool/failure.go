@@ -20,12 +20,12 @@ type kinder interface {
 func describe(err error) *event.Error {
 	kind := "exception"
 	switch {
+	case errors.Is(err, ErrCancelled): // first, because such a job is not tried again, whatever its handler says of that
+		kind = "cancelled"
 	case errors.As(err, new(*panicError)):
 		kind = "panic"
 	case errors.Is(err, ErrFailed):
 		kind = "failed"
-	case errors.Is(err, ErrCancelled):
-		kind = "cancelled"
 	case errors.Is(err, ErrDeadline), errors.Is(err, ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		kind = "timeout"
 	default:

@@ -162,7 +162,7 @@ func (p *Pool) execute(ctx context.Context, f *Function, j *Job) (result []byte,
 		if v := recover(); v != nil {
 			p.o.Log.Error().Str("function", j.Function).Str("job", j.ID).Str("handle", j.Handle).Bytes("stack", debug.Stack()).
 				Msg("handler panicked")
-			result, err = nil, &panicError{v}
+			result, err = nil, because(ctx, &panicError{v})
 		}
 	}()
 	if n := int64(len(j.Workload)); f.MaxWorkload > 0 && n > f.MaxWorkload {
@@ -172,10 +172,15 @@ func (p *Pool) execute(ctx context.Context, f *Function, j *Job) (result []byte,
 		return nil, context.Cause(ctx)
 	}
 	result, err = f.Handler.Run(ctx, j)
+	return result, because(ctx, err)
+}
+
+// because adds to what went wrong why ctx has ended, if it has.
+func because(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
-		err = fmt.Errorf("%w: %w", cause, err)
+		return fmt.Errorf("%w: %w", cause, err)
 	}
-	return result, err
+	return err
 }
 
 type panicError struct{ value any }

@@ -178,6 +178,31 @@ func TestWhatWasOverBeforeThePoolStopsIsNotHandedBack(t *testing.T) {
 	}
 }
 
+// Else its retry policy would have it run again.
+func TestACancelledJobIsCancelledHoweverItsHandlerEnds(t *testing.T) {
+	for how, end := range map[string]func() error{
+		"fails":  func() error { return workerpool.ErrFailed },
+		"panics": func() error { panic("closed by the context") },
+	} {
+		s := startServer(t, "127.0.0.1:0")
+		jobs := make(chan *gearman.Assignment, 1)
+		rec := &assigned{newRecorder(), func(a *gearman.Assignment) { jobs <- a }}
+		p, _ := startPool(t, workerpool.Options{Observer: rec, Functions: functions{
+			"f": fn(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
+				<-ctx.Done()
+				return nil, end()
+			}),
+		}}, s.Addr())
+		submit(t, connect(t, s.Addr()), "f", "")
+		p.Cancel(receive(t, jobs, "the job"))
+		rec.await(t, event.FunctionOnFailure, 1)
+		heard := rec.all()
+		if e := heard[len(heard)-1].Data.Error; e.Kind != "cancelled" {
+			t.Errorf("a handler that %s: %+v", how, e)
+		}
+	}
+}
+
 func TestAJobIsCancelledHoweverEarly(t *testing.T) {
 	s := startServer(t, "127.0.0.1:0")
 	var p *workerpool.Pool

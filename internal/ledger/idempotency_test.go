@@ -345,3 +345,34 @@ func TestAKeyOfAForgottenRecordReplaysNothing(t *testing.T) {
 		}
 	})
 }
+
+// A key is kept as long as it was taken for, whoever took it before and gave it back.
+func TestAKeyThatWasGivenBackHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(nil)
+		take := func(key, id string) error {
+			return m.Commit(t.Context(), &Change{Key: &Key{Key: key, ID: id, At: time.Now()}})
+		}
+		for i, err := range []error{take("first", "1"), take("again", "2")} {
+			if err != nil {
+				t.Fatal(i, err)
+			}
+		}
+		m.Apply(&Change{Key: &Key{Key: "again", ID: "2"}, Forget: true})
+		time.Sleep(time.Hour)
+		if err := take("other", "3"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if err := take("again", "4"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(keyTTL - 30*time.Minute) // the other's time is over
+		if err := take("other", "5"); err != nil {
+			t.Errorf("a key whose time is over: %v", err)
+		}
+		if k, err := m.Key(t.Context(), "again"); err != nil || k.ID != "4" {
+			t.Errorf("a key whose time is not over: %+v, %v", k, err)
+		}
+	})
+}

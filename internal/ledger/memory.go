@@ -16,7 +16,7 @@ type memory struct {
 
 	mu   sync.Mutex
 	keys map[string]Key
-	next []string // the keys, oldest first
+	next []Key // the keys, oldest first, and some that were given back
 }
 
 // Bounds of the idempotency keys; beyond, the oldest are forgotten.
@@ -49,15 +49,17 @@ func (m *memory) Commit(_ context.Context, c *Change, events ...event.Event) err
 func (m *memory) take(k Key) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for len(m.next) > 0 && (len(m.next) >= maxKeys || time.Since(m.keys[m.next[0]].At) > keyTTL) {
-		delete(m.keys, m.next[0])
+	for len(m.next) > 0 && (len(m.next) >= maxKeys || time.Since(m.next[0].At) > keyTTL) {
+		if oldest := m.next[0]; m.keys[oldest.Key].ID == oldest.ID { // it may be another job's since
+			delete(m.keys, oldest.Key)
+		}
 		m.next = m.next[1:]
 	}
 	if _, taken := m.keys[k.Key]; taken {
 		return false
 	}
 	m.keys[k.Key] = k
-	m.next = append(m.next, k.Key)
+	m.next = append(m.next, k)
 	return true
 }
 

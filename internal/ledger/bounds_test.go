@@ -114,6 +114,26 @@ func TestThenTheOldestLiveBackgroundJobAndNeverALiveSyncJob(t *testing.T) {
 	})
 }
 
+// However many jobs are held: who submits a job in the background is to be told its handle.
+func TestAJobIsNotForgottenWhileItIsSubmitted(t *testing.T) {
+	bubble(t, Options{MaxRecords: 1}, func(t *testing.T, b *lab) {
+		b.call(func() (Record, error) {
+			return b.Submit(t.Context(), Task{Function: "f", Mode: Tracked, RunAt: time.Now().Add(time.Hour)})
+		}).must(t)
+		first, one := b.begin(t.Context(), Task{Function: "f"})
+		second, other := b.begin(t.Context(), Task{Function: "f"})
+		first.created(at("H:1"))
+		second.created(at("H:2"))
+		if one, other := one.must(t).Handle, other.must(t).Handle; one != "H:1" || other != "H:2" {
+			t.Errorf("answered %q and %q", one, other)
+		}
+		b.background("", "H:3")
+		if len(b.byID) != 2 {
+			t.Errorf("%d records, want the one that is held and the last", len(b.byID))
+		}
+	})
+}
+
 func TestAForgottenJobsHandleLeadsToTheJobServers(t *testing.T) {
 	bubble(t, Options{MaxRecords: 1}, func(t *testing.T, b *lab) {
 		b.background("a", "H:1")

@@ -26,6 +26,21 @@ func (c *chain) next(j *job) *job { return j.links[c.kind].next }
 // has reports whether a job is in c, which it may be, or in none.
 func (c *chain) has(j *job) bool { return j.links[c.kind].prev != nil || c.first == j }
 
+// How many of the oldest jobs are looked at for one that may be forgotten.
+const oldestWithin = 100
+
+// oldest returns the first job of which ok says so; nil if none of the oldest is.
+func (c *chain) oldest(ok func(*job) bool) *job {
+	j := c.first
+	for range min(oldestWithin, c.n) {
+		if ok(j) {
+			return j
+		}
+		j = c.next(j)
+	}
+	return nil
+}
+
 // push puts a job at the end.
 func (c *chain) push(j *job) { c.insert(j, nil) }
 

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"cmp"
 	"context"
 	"strconv"
 	"time"
@@ -293,33 +292,31 @@ func (x *index) forget(j *job) {
 	}
 }
 
-// forgetOldest makes room for a record. Live sync jobs are never forgotten, so it may find none to forget.
+// forgetOldest makes room for a record. Live jobs that the gateway holds are never forgotten, nor those in the background whose callers have
+// no answer yet, so it may find none to forget.
 func (x *index) forgetOldest() bool {
 	oldest := x.past.first
 	if a := x.replied.first; a != nil && (oldest == nil || a.EndedAt.Before(oldest.EndedAt)) {
 		oldest = a
 	}
-	if oldest = cmp.Or(oldest, x.background.first); oldest == nil {
+	if oldest == nil {
+		oldest = x.background.oldest(func(j *job) bool { return !j.entering })
+	}
+	if oldest == nil {
 		return false
 	}
 	x.forget(oldest)
 	return true
 }
 
-// How many of the oldest sync jobs are looked at for one that nobody waits for.
-const abandonWithin = 100
-
 // abandonSync forgets the oldest sync job that nobody waits for any more: one for a function that has no worker stays for ever.
 func (x *index) abandonSync() bool {
-	j := x.syncs.first
-	for range min(abandonWithin, x.syncs.n) {
-		if j.waiters == 0 && j.ours == 0 {
-			x.forget(j)
-			return true
-		}
-		j = x.syncs.next(j)
+	j := x.syncs.oldest(func(j *job) bool { return j.waiters == 0 && j.ours == 0 })
+	if j == nil {
+		return false
 	}
-	return false
+	x.forget(j)
+	return true
 }
 
 // shed gives up results of ended jobs, oldest first, until no more than max bytes are kept and none of a job that ended before

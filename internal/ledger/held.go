@@ -1,7 +1,8 @@
 package ledger
 
-// Held is how many live jobs the gateway holds, and how many bytes of their workloads: those that are sync, tracked or scheduled, or have
-// an idempotency key. Others in the background are a job server's. Of jobs of an earlier life of the gateway the bytes are not known.
+// Held is how many live jobs the gateway holds, and how many bytes of their workloads: those that are sync or tracked, and those in the
+// background that are scheduled or have an idempotency key, until a job server has them. Of jobs of an earlier life of the gateway the bytes
+// are not known.
 type Held struct {
 	Jobs  int
 	Bytes int64

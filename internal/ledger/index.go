@@ -32,7 +32,7 @@ type job struct {
 	gone       bool                // forgotten
 	spilled    bool                // its result is too large to keep
 
-	durable  bool // the store has it from the beginning
+	durable  bool // the store has it from the beginning; in the background until a job server has it
 	pending  bool // a submit is still to come
 	there    bool // a job server has it by its latest submit
 	entering bool // who submits it has no answer yet
@@ -195,6 +195,18 @@ func (x *index) unplace(j *job) {
 	if x.byHandle[j.Handle] == j {
 		delete(x.byHandle, j.Handle)
 	}
+}
+
+// handOver counts a job in the background as a job server's, which has it: nobody may ever tell its end.
+func (x *index) handOver(j *job) {
+	if j.Mode != Background || !j.durable || !j.live() {
+		return
+	}
+	x.hold(j, -1)
+	x.tracked--
+	x.workloads -= j.size
+	j.durable, j.workload = false, nil
+	x.background.push(j)
 }
 
 // settle takes a job from what is live.

@@ -57,7 +57,7 @@ type Stats struct {
 	Records, MaxRecords             int   // in memory
 	Background                      int   // jobs that have not ended, of those that are not durable
 	Sync, MaxSync                   int   // the same
-	Durable, MaxDurable             int   // tracked jobs, scheduled ones and those with an idempotency key, that have not ended
+	Durable, MaxDurable             int   // tracked jobs, scheduled ones and those with an idempotency key, that have not ended nor were handed over
 	WorkloadBytes, MaxWorkloadBytes int64 // of the durable ones
 	ResultBytes, MaxResultBytes     int64 // in memory: results, warnings, and workloads of jobs that may be run again
 }

@@ -47,7 +47,7 @@ func (l *Ledger) resume(r Record) {
 	defer l.mu.Unlock()
 	j := &job{
 		Record:    r,
-		durable:   r.Mode == Tracked || !r.RunAt.IsZero(),
+		durable:   r.Mode == Tracked || !r.RunAt.IsZero() && r.Handle == "",
 		submitted: r.Handle != "",
 		// Whoever followed the log before has seen smaller numbers, and sees by the step that some are missing.
 		logSeq: uint64(max(0, time.Since(r.SubmittedAt).Microseconds())),

@@ -52,6 +52,7 @@ func (l *Ledger) created(j *job, where gearman.Job) {
 		l.supersede(j)
 	}
 	l.submitted(j)
+	l.handOver(j)
 	j.there, j.pause = true, 0
 	if j.Mode == Tracked && j.doubt {
 		l.doubted(j, j.epoch)
@@ -103,6 +104,8 @@ func (l *Ledger) lose(j *job, u gearman.Update) {
 		if j.Handle == "" {
 			j.Server, j.generation = u.Job.Server, u.Job.Generation
 		}
+		l.handOver(j)
+		j.there = true // or it is over, or never was: its unique tells whether
 		return
 	}
 	if j.Mode == Tracked {

@@ -125,7 +125,7 @@ type index struct {
 	byUnique   map[shared]*job // live sync and tracked jobs by function and the caller's unique
 	keys       map[*job][]*Key // of tasks that have joined live jobs, as long as these may be withdrawn
 	runs       map[*gearman.Assignment]*job
-	entered    chain    // all jobs, oldest first
+	entered    chain    // all jobs, in the order of their ids
 	background chain    // live background jobs that may be forgotten, oldest first
 	syncs      chain    // live sync jobs, oldest first
 	past       chain    // ended jobs, in the order of their end, but those of replied
@@ -165,7 +165,7 @@ func newIndex() index {
 func (x *index) insert(j *job) {
 	x.byID[j.ID] = j
 	x.hold(j, 1)
-	x.entered.push(j)
+	x.entered.insert(j, x.newer(j))
 	x.wireUp(j)
 	switch {
 	case j.durable || j.Mode == Tracked:
@@ -180,6 +180,21 @@ func (x *index) insert(j *job) {
 	if j.Mode != Background && j.Unique != "" {
 		x.byUnique[j.shared()] = j
 	}
+}
+
+// newer returns the first job with a later id than j, which others may have been given, and be here, before j is; nil if there is none.
+func (x *index) newer(j *job) (next *job) {
+	other := x.entered.last
+	for range listPiece {
+		if other == nil || other.ID != "" && other.ID < j.ID { // without an id it is the mark of a list
+			break
+		}
+		if other.ID != "" {
+			next = other
+		}
+		other = x.entered.prev(other)
+	}
+	return next
 }
 
 func (j *job) shared() shared { return shared{j.Owner, j.Mode, key{j.Function, j.Unique}} }

@@ -1,6 +1,9 @@
 package ledger
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // Whoever lists jobs, and may own none of them, does not keep others waiting while all records are looked at.
 func TestAListLetsOthersHaveTheLock(t *testing.T) {
@@ -38,5 +41,38 @@ func TestAListLetsOthersHaveTheLock(t *testing.T) {
 	}
 	if len(records) != 2 || records[0].ID != newest.ID || records[1].ID != oldest.ID {
 		t.Errorf("got %+v", records)
+	}
+}
+
+// Of jobs that are submitted at a time one may get its id before another and its place after it: the pages of a list go by the ids.
+func TestAPageSkipsNoJobThatWasOvertaken(t *testing.T) {
+	l := New(Options{Servers: &counting{}})
+	var jobs []*job
+	for range 4 {
+		jobs = append(jobs, l.newJob(&Task{Function: "f", Mode: Background}))
+	}
+	mark := new(job) // another list is under way
+	for _, i := range []int{3, 1, 2, 0} {
+		if _, err := l.room(jobs[i]); err != nil {
+			t.Fatal(err)
+		}
+		if i == 1 {
+			l.entered.push(mark)
+		}
+	}
+	var got, want []string
+	q := Query{Limit: 1}
+	for more := true; more; more = q.Before != "" {
+		records, next, err := l.List(t.Context(), q)
+		if err != nil || len(records) != 1 {
+			t.Fatalf("%d records, %v", len(records), err)
+		}
+		got, q.Before = append(got, records[0].ID), next
+	}
+	for _, j := range slices.Backward(jobs) {
+		want = append(want, j.ID)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("listed %v, want %v", got, want)
 	}
 }

@@ -201,7 +201,9 @@ func TestReplays(t *testing.T) {
 	if res := c.post(http.StatusAccepted, `{"function":"f","mode":"tracked"}`, "Idempotency-Key", "k"); res.Header().Get("Idempotent-Replayed") != "true" {
 		t.Errorf("tracked: %v", res.Header())
 	}
-	for err, want := range map[error]kind{ledger.ErrKeyReused: keyReused, ledger.ErrKeyPending: idempotencyPending} {
+	for err, want := range map[error]kind{
+		ledger.ErrKeyReused: keyReused, ledger.ErrKeyPending: idempotencyPending, ledger.ErrNotFound: jobNotFound,
+	} {
 		c.returns(ledger.Record{}, err)
 		for _, res := range []*httptest.ResponseRecorder{
 			c.do(http.MethodPost, "/jobs", `{"function":"f"}`, "Idempotency-Key", "k"),

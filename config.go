@@ -37,7 +37,7 @@ type Config struct {
 	MaxWait              Duration      `yaml:"max_wait"`     // the longest wait that a caller may ask for
 	MaxWorkload          Size          `yaml:"max_workload"`
 	ResultTTL            Duration      `yaml:"result_ttl"`  // how long results are kept
-	Retention            Duration      `yaml:"retention"`   // how long Data keeps the record of a job that has ended
+	Retention            Duration      `yaml:"retention"`   // how long Data keeps the record of a job that has ended, or of which nobody tells the end
 	Drain                Duration      `yaml:"drain"`       // at the end, how long requests, jobs and deliveries under way have to finish
 	DrainDelay           Duration      `yaml:"drain_delay"` // of Drain, how long new requests are still answered
 	Sinks                []Sink        `yaml:"sinks"`

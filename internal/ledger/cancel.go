@@ -19,9 +19,14 @@ var (
 // returns the record; of a job of our own pool it may still be running. The error is ErrNotFound, ErrEnded, ErrRunning, or why the
 // job server could not be told.
 func (l *Ledger) Cancel(ctx context.Context, who Caller, ref string) (*Record, error) {
-	j := l.find(who, ref)
-	if j == nil {
-		return l.cancelElsewhere(ctx, who, ref)
+	j, old, err := l.lookUp(ctx, who, ref)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return l.cancelStranger(ctx, who, ref)
+	case err != nil:
+		return nil, err
+	case j == nil:
+		return &old, ErrEnded
 	}
 	defer l.release(j)
 	l.mu.Lock()
@@ -54,14 +59,8 @@ func (l *Ledger) Cancel(ctx context.Context, who Caller, ref string) (*Record, e
 	return j.shown(), nil
 }
 
-// cancelElsewhere cancels a stranger's job. What the store alone has, has ended.
-func (l *Ledger) cancelElsewhere(ctx context.Context, who Caller, ref string) (*Record, error) {
-	switch r, err := l.inStore(ctx, who, ref); {
-	case err == nil:
-		return &r, ErrEnded
-	case !errors.Is(err, ErrNotFound):
-		return nil, err
-	}
+// cancelStranger cancels a job that is not in the ledger.
+func (l *Ledger) cancelStranger(ctx context.Context, who Caller, ref string) (*Record, error) {
 	where, r, err := l.stranger(ctx, who, ref)
 	if err != nil {
 		return nil, err

@@ -312,7 +312,7 @@ func (l *Ledger) Job(ctx context.Context, who Caller, ref string, wait time.Dura
 			j = l.follow(j)
 			r, err = l.look(ctx, j)
 		} else {
-			r, err = l.elsewhere(ctx, who, ref)
+			j, r, err = l.elsewhere(ctx, who, ref)
 		}
 		if errors.Is(err, ErrNotFound) && before != nil { // it was there a moment ago
 			before.State, before.Gearman = Unknown, &gearman.JobStatus{}
@@ -360,23 +360,43 @@ func (l *Ledger) expire(r *Record) *Record {
 	return r
 }
 
-// elsewhere looks for what is not in memory: in the store, then with the job servers.
-func (l *Ledger) elsewhere(ctx context.Context, who Caller, ref string) (*Record, error) {
-	r, err := l.inStore(ctx, who, ref)
-	if !errors.Is(err, ErrNotFound) {
-		return l.expire(&r), err
+// elsewhere looks for what is not in memory: in the store, then with the job servers. A job that is taken up again it returns, held.
+func (l *Ledger) elsewhere(ctx context.Context, who Caller, ref string) (*job, *Record, error) {
+	j, r, err := l.inStore(ctx, who, ref)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		_, r, err = l.stranger(ctx, who, ref)
+		return nil, &r, err
+	case err != nil:
+		return nil, nil, err
+	case j != nil:
+		r, err := l.look(ctx, j)
+		return j, r, err
 	}
-	_, r, err = l.stranger(ctx, who, ref)
-	return &r, err
+	return nil, l.expire(&r), nil
 }
 
-// inStore looks for what is not in memory in the store.
-func (l *Ledger) inStore(ctx context.Context, who Caller, ref string) (Record, error) {
-	r, err := l.o.Store.Get(ctx, ref)
-	if err == nil && !who.sees(r.Owner) {
-		return Record{}, ErrNotFound
+// lookUp looks for a job in memory, and then in the store. It returns the job, held, or the record of one that is in the store alone.
+func (l *Ledger) lookUp(ctx context.Context, who Caller, ref string) (*job, Record, error) {
+	if j := l.find(who, ref); j != nil {
+		return j, Record{}, nil
 	}
-	return r, err
+	return l.inStore(ctx, who, ref)
+}
+
+// inStore looks for what is not in memory in the store. A background job that was forgotten before its end is taken up again, and
+// returned, held.
+func (l *Ledger) inStore(ctx context.Context, who Caller, ref string) (*job, Record, error) {
+	r, err := l.o.Store.Get(ctx, ref)
+	switch {
+	case err != nil:
+		return nil, r, err
+	case !who.sees(r.Owner):
+		return nil, Record{}, ErrNotFound
+	case r.Mode == Background && r.Handle != "" && !r.State.Ended():
+		return l.takeUp(r), r, nil
+	}
+	return nil, r, nil
 }
 
 // stranger asks the job servers for a handle that is not in the ledger.

@@ -42,9 +42,8 @@ func (l *Ledger) RunAgain(ctx context.Context, who Caller, ref string) (*Record,
 
 // ended returns a job's record, and its workload where that is in memory.
 func (l *Ledger) ended(ctx context.Context, who Caller, ref string) (r Record, workload []byte, err error) {
-	j := l.find(who, ref)
+	j, r, err := l.lookUp(ctx, who, ref)
 	if j == nil {
-		r, err = l.inStore(ctx, who, ref)
 		return r, nil, err
 	}
 	defer l.release(j)

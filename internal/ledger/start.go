@@ -14,6 +14,8 @@ func (l *Ledger) Start(ctx context.Context) error {
 	n := 0
 	err := l.o.Store.Unfinished(ctx, func(r Record) error {
 		n++
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		l.resume(r)
 		return nil
 	})
@@ -41,10 +43,22 @@ func (l *Ledger) Stop() {
 	l.running.Wait()
 }
 
-// resume takes up one job. The connection that submitted it is gone: a handle that it has is never asked for again.
-func (l *Ledger) resume(r Record) {
+// takeUp makes a job of the ledger, held, of one in the background that was forgotten before its end, which nobody may have heard.
+func (l *Ledger) takeUp(r Record) *job {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	j := l.byID[r.ID]
+	if j == nil { // else another was as quick
+		j = l.resume(r)
+	}
+	j.waiters++
+	return j
+}
+
+// resume takes up one job. The connection that submitted it is gone: a handle that it has is never asked for again.
+func (l *Ledger) resume(r Record) *job {
+	for len(l.byID) >= l.o.MaxRecords && l.forgetOldest() {
+	}
 	j := &job{
 		Record:    r,
 		durable:   r.Mode == Tracked || !r.RunAt.IsZero() && r.Handle == "",
@@ -66,20 +80,21 @@ func (l *Ledger) resume(r Record) {
 		l.submitAt(j, j.RunAt)
 	case j.Mode == Tracked && j.Sent:
 		l.end(j, Lost, event.JobLost, &event.Error{Kind: "lost", Message: "the gateway was restarted while a job server had the job"})
-		return
+		return j
 	case j.Mode == Tracked:
 		j.doubt = true // it may be there, doomed, even if its handle was never read
 		l.submitAt(j, time.Now())
 	case j.Mode == Sync:
 		l.end(j, Lost, event.JobLost, &event.Error{Kind: "lost", Message: "the gateway was restarted while the job ran"})
-		return
+		return j
 	case j.Handle == "" && !j.RunAt.IsZero(): // due, and it may have been on its way: a job server that has it joins the two
 		l.submitAt(j, time.Now())
 	case j.Handle == "":
 		l.end(j, Unknown, "", nil)
-		return
+		return j
 	default:
 		j.there = true
 	}
 	l.expireAt(j)
+	return j
 }

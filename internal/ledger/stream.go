@@ -62,12 +62,11 @@ func (x *index) clearLog(j *job) {
 // ended, which is nil, or ctx ends or send fails. Entries may be missing where the log was full: Seq tells. The error is ErrNotFound
 // for a job that is not in the ledger, a stranger's too.
 func (l *Ledger) Follow(ctx context.Context, who Caller, ref string, after uint64, send func(Entry) error) error {
-	j := l.find(who, ref)
-	if j == nil {
-		r, err := l.inStore(ctx, who, ref)
-		if err != nil {
-			return err
-		}
+	j, r, err := l.lookUp(ctx, who, ref)
+	switch {
+	case err != nil:
+		return err
+	case j == nil:
 		return sendAfter(r.Log, after, send)
 	}
 	defer l.release(j)

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"gearman-gateway/internal/store/query"
 )
@@ -16,6 +18,11 @@ func (d *DB) expire() (more bool, err error) {
 	err = d.transaction(func(t *tx) error {
 		left = maxExpired
 		n, err := t.ExpireJobs(background, query.ExpireJobsParams{EndedAt: new(now.Add(-d.o.Retention).UnixMicro()), Limit: left})
+		if err != nil {
+			return err
+		}
+		left -= n
+		n, err = t.expireUnheard(now.Add(-d.o.Retention), left)
 		if err != nil {
 			return err
 		}
@@ -35,6 +42,18 @@ func (d *DB) expire() (more bool, err error) {
 		return err
 	})
 	return left == 0, err
+}
+
+// expireUnheard deletes jobs that a job server has had, and whose end nobody has told since the time: it was told to nobody, or to one
+// that had forgotten them.
+func (t *tx) expireUnheard(before time.Time, limit int64) (n int64, err error) {
+	return t.ExpireUnheard(background, query.ExpireUnheardParams{ID: firstID(before), Before: new(before.UnixMicro()), Most: limit})
+}
+
+// firstID returns what no id of a job that is submitted at the time or later is less than (RFC 9562, section 5.7).
+func firstID(at time.Time) string {
+	ms := at.UnixMilli()
+	return fmt.Sprintf("%08x-%04x", ms>>16, ms&0xffff)
 }
 
 // expireResults drops the results of jobs that ended before the time, and the workloads, which nobody will replay. What a job's

@@ -59,6 +59,45 @@ func TestWhatIsOldGoes(t *testing.T) {
 	}
 }
 
+// Of a job in the background that a foreign worker runs nobody tells the end. What somebody is still to end stays.
+func TestWhatNobodyEndsGoes(t *testing.T) {
+	at := time.Now()
+	now := newClock(at)
+	d := open(t, Options{Dir: t.TempDir(), Now: now.get, Sweep: time.Millisecond, Retention: time.Hour})
+	enter := func(change func(*ledger.Record)) string {
+		r := ledger.Record{ID: newID(), Function: "f", Mode: ledger.Background, State: ledger.Queued, SubmittedAt: at, Handle: "H:h:1"}
+		change(&r)
+		commit(t, d, ledger.Change{Record: r, Workload: []byte("w")})
+		return r.ID
+	}
+	stays := []string{
+		enter(func(r *ledger.Record) { r.Mode = ledger.Tracked }),
+		enter(func(r *ledger.Record) { r.Handle = "" }), // the gateway is still to submit it
+		enter(func(r *ledger.Record) { r.State, r.Handle, r.RunAt = ledger.Scheduled, "", at.Add(24*time.Hour) }),
+		enter(func(r *ledger.Record) { r.RunAt = at.Add(time.Hour) }),
+		enter(func(r *ledger.Record) { r.State, r.StartedAt = ledger.Running, at.Add(time.Hour) }),
+	}
+	goes := []string{
+		enter(func(*ledger.Record) {}),
+		enter(func(r *ledger.Record) { r.Mode = ledger.Sync }),
+		enter(func(r *ledger.Record) { r.RunAt = at.Add(time.Minute) }),
+		enter(func(r *ledger.Record) { r.State, r.StartedAt = ledger.Running, at.Add(time.Minute) }),
+	}
+	for _, id := range goes {
+		get(t, d, id)
+	}
+	now.set(at.Add(61*time.Minute + time.Second))
+	for _, id := range goes {
+		eventually(t, "it is gone", func() bool {
+			_, err := d.Get(t.Context(), id)
+			return errors.Is(err, ledger.ErrNotFound)
+		})
+	}
+	for _, id := range stays {
+		get(t, d, id)
+	}
+}
+
 func TestExpiryGoesInSmallBatches(t *testing.T) {
 	at := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
 	now := newClock(at)

@@ -75,6 +75,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.expireKeysStmt, err = db.PrepareContext(ctx, expireKeys); err != nil {
 		return nil, fmt.Errorf("error preparing query ExpireKeys: %w", err)
 	}
+	if q.expireUnheardStmt, err = db.PrepareContext(ctx, expireUnheard); err != nil {
+		return nil, fmt.Errorf("error preparing query ExpireUnheard: %w", err)
+	}
 	if q.expiredResultsStmt, err = db.PrepareContext(ctx, expiredResults); err != nil {
 		return nil, fmt.Errorf("error preparing query ExpiredResults: %w", err)
 	}
@@ -259,6 +262,11 @@ func (q *Queries) Close() error {
 	if q.expireKeysStmt != nil {
 		if cerr := q.expireKeysStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing expireKeysStmt: %w", cerr)
+		}
+	}
+	if q.expireUnheardStmt != nil {
+		if cerr := q.expireUnheardStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing expireUnheardStmt: %w", cerr)
 		}
 	}
 	if q.expiredResultsStmt != nil {
@@ -477,6 +485,7 @@ type Queries struct {
 	eventTimeStmt        *sql.Stmt
 	expireJobsStmt       *sql.Stmt
 	expireKeysStmt       *sql.Stmt
+	expireUnheardStmt    *sql.Stmt
 	expiredResultsStmt   *sql.Stmt
 	firstPendingStmt     *sql.Stmt
 	getBodiesStmt        *sql.Stmt
@@ -532,6 +541,7 @@ func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 		eventTimeStmt:        q.eventTimeStmt,
 		expireJobsStmt:       q.expireJobsStmt,
 		expireKeysStmt:       q.expireKeysStmt,
+		expireUnheardStmt:    q.expireUnheardStmt,
 		expiredResultsStmt:   q.expiredResultsStmt,
 		firstPendingStmt:     q.firstPendingStmt,
 		getBodiesStmt:        q.getBodiesStmt,

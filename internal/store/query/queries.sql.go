@@ -286,6 +286,27 @@ func (q *Queries) ExpireKeys(ctx context.Context, arg ExpireKeysParams) (int64, 
 	return result.RowsAffected()
 }
 
+const expireUnheard = `-- name: ExpireUnheard :execrows
+DELETE FROM jobs WHERE id IN (
+    SELECT j.id FROM jobs j WHERE j.state IN ('queued', 'running') AND j.mode IN ('background', 'sync') AND j.id < ?1 AND j.handle <> ''
+    AND coalesce(j.started_at, j.run_at, 0) < ?2 LIMIT ?3)
+`
+
+type ExpireUnheardParams struct {
+	ID     string
+	Before *int64
+	Most   int64
+}
+
+// A job server has had these, and nobody may ever tell their end.
+func (q *Queries) ExpireUnheard(ctx context.Context, arg ExpireUnheardParams) (int64, error) {
+	result, err := q.exec(ctx, q.expireUnheardStmt, expireUnheard, arg.ID, arg.Before, arg.Most)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const expiredResults = `-- name: ExpiredResults :many
 SELECT id FROM jobs WHERE kept = 1 AND ended_at < ? ORDER BY ended_at LIMIT ?
 `

@@ -1,0 +1,106 @@
+package ledger
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"gearman-gateway/internal/event"
+	"gearman-gateway/internal/gearman"
+)
+
+// forgotten submits background jobs until the first is in the store alone.
+func (b *life) forgotten(t *testing.T) Record {
+	t.Helper()
+	_, r := b.background("", "H:1")
+	b.background("", "H:2")
+	if b.find(everyone, r.ID) != nil {
+		t.Fatal("the first job is still in memory")
+	}
+	return r
+}
+
+// Where foreign workers run the jobs, nobody has told what became of one that is not in memory any more.
+func TestAForgottenJobInTheBackgroundIsAskedFor(t *testing.T) {
+	lives(t, Options{MaxRecords: 1}, func(t *testing.T, b *life) {
+		r := b.forgotten(t)
+		b.servers.say(gearman.JobStatus{Known: true, Running: true})
+		for _, ref := range []string{r.ID, "H:1"} {
+			if got := b.now(ref); got.ID != r.ID || got.State != Running || got.Gearman == nil {
+				t.Errorf("%s: while a job server knows it: %+v", ref, got)
+			}
+		}
+		b.background("", "H:3") // it is forgotten once more
+		b.servers.say(gearman.JobStatus{})
+		if got := b.now(r.ID); got.State != Unknown || got.EndedAt.IsZero() {
+			t.Errorf("when none does: %+v", got)
+		}
+		if got := b.disk.records[r.ID]; got.State != Unknown {
+			t.Errorf("the store has %+v", got)
+		}
+	})
+}
+
+func TestAForgottenJobInTheBackgroundIsWaitedFor(t *testing.T) {
+	lives(t, Options{MaxRecords: 1}, func(t *testing.T, b *life) {
+		r := b.forgotten(t)
+		b.servers.say(gearman.JobStatus{Known: true})
+		o := b.call(func() (Record, error) { return b.Job(t.Context(), everyone, r.ID, time.Minute) })
+		later(3 * time.Second)
+		b.servers.say(gearman.JobStatus{})
+		later(3 * time.Second)
+		if got := o.must(t); got.State != Unknown {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+func TestAForgottenJobInTheBackgroundIsFollowedToItsEnd(t *testing.T) {
+	lives(t, Options{MaxRecords: 1}, func(t *testing.T, b *life) {
+		r := b.forgotten(t)
+		b.servers.say(gearman.JobStatus{})
+		var last Entry
+		followed := make(chan error, 1)
+		go func() {
+			followed <- b.Follow(t.Context(), everyone, r.ID, 0, func(e Entry) error { last = e; return nil })
+		}()
+		later(time.Second)
+		b.now(r.ID)
+		if err := <-followed; err != nil || last.State != Unknown {
+			t.Errorf("last %+v, %v", last, err)
+		}
+	})
+}
+
+func TestAForgottenJobInTheBackgroundCanBeCancelled(t *testing.T) {
+	lives(t, Options{MaxRecords: 1}, func(t *testing.T, b *life) {
+		r := b.forgotten(t)
+		got, err := b.Cancel(t.Context(), everyone, r.ID)
+		if err != nil || got.State != Cancelled || len(b.servers.cancelled) != 1 || b.servers.cancelled[0].Handle != "H:1" {
+			t.Errorf("got %+v, %v, and the job server was told %+v", got, err, b.servers.cancelled)
+		}
+		if got := b.disk.types(r.ID); !slices.Equal(got, []event.Type{event.JobSubmitted, event.JobCancelled}) {
+			t.Errorf("told %v", got)
+		}
+	})
+}
+
+// Jobs of which nobody told the end do not fill the memory at the start.
+func TestAfterARestartNoMoreRecordsAreInMemoryThanMayBe(t *testing.T) {
+	lives(t, Options{MaxRecords: 3}, func(t *testing.T, b *life) {
+		var ids []string
+		for _, h := range []string{"H:1", "H:2", "H:3", "H:4", "H:5"} {
+			_, r := b.background("", h)
+			ids = append(ids, r.ID)
+		}
+		b.restart()
+		if n := b.Stats().Records; n != 3 {
+			t.Errorf("%d records", n)
+		}
+		b.of(ids[4])
+		b.servers.say(gearman.JobStatus{Known: true})
+		if got := b.now(ids[0]); got.State != Queued || got.Gearman == nil {
+			t.Errorf("the oldest is %+v", got)
+		}
+	})
+}

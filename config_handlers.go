@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/user"
@@ -80,11 +81,26 @@ func (c *Config) checkHandlers(wrong func(key, format string, args ...any)) {
 		key := fmt.Sprintf("handlers[%d]", i)
 		if err := f.check(); err != nil {
 			wrong(key, "%v", err)
+		} else if f.Exec == nil && f.HTTP == nil && !c.known(f.Function) {
+			wrong(key, "%q has neither exec nor http, and there is no handler in Go of that name", f.Function)
 		}
 		if slices.ContainsFunc(c.Functions[:i], func(other Function) bool { return other.Function == f.Function }) {
 			wrong(key+".function", "%q is there more than once", f.Function)
 		}
 	}
+}
+
+// known reports whether there is a handler in Go of a name.
+func (c *Config) known(function string) bool { return c.inGo()[function] != nil }
+
+// inGo returns the handlers in Go: the built-in ones, if they are to be registered, and those of the program.
+func (c *Config) inGo() map[string]Handler {
+	handlers := map[string]Handler{}
+	if b := c.Workers.Builtin; b != nil && *b || b == nil && len(c.Gearman) == 0 {
+		maps.Copy(handlers, handler.Builtin())
+	}
+	maps.Copy(handlers, c.Handlers)
+	return handlers
 }
 
 func (f *Function) check() error {
@@ -206,22 +222,15 @@ func (f *Function) http() (Handler, error) {
 // functions makes what the workers run: the built-in functions, those of the program, and those of the configuration.
 func (c *Config) functions() (map[string]workerpool.Function, error) {
 	functions := map[string]workerpool.Function{}
-	if b := c.Workers.Builtin; b != nil && *b || b == nil && len(c.Gearman) == 0 {
-		for name, h := range handler.Builtin() {
-			functions[name] = workerpool.Function{Handler: h}
-		}
-	}
-	for name, h := range c.Handlers {
+	for name, h := range c.inGo() {
 		functions[name] = workerpool.Function{Handler: h}
 	}
 	for i := range c.Functions {
 		f := &c.Functions[i]
 		h := functions[f.Function].Handler
 		var err error
-		if f.Exec != nil || f.HTTP != nil {
+		if f.Exec != nil || f.HTTP != nil { // else Check has seen one in Go
 			h, err = f.handler(c)
-		} else if h == nil {
-			err = errors.New("has neither exec nor http, and there is no handler in Go of that name")
 		}
 		if err != nil {
 			closeHandlers(functions)

@@ -80,6 +80,9 @@ func (c *Config) checkWebhooks(wrong func(key, format string, args ...any)) {
 			wrong(key+".url", "is missing")
 			continue
 		}
+		if s.name() == webhook.CallbacksName {
+			wrong(key+".name", "%q is that of the deliveries of callbacks", s.name())
+		}
 		if slices.ContainsFunc(c.Sinks[:i], func(other Sink) bool { return other.name() == s.name() }) {
 			wrong(key+".name", "%q is the name of another sink; without a name it is the host of the URL", s.name())
 		}

@@ -99,8 +99,19 @@ func run(args []string) error {
 	return ctx.Run()
 }
 
-// config puts the settings together.
+// config puts the settings together and checks them.
 func (c *settings) config() (gateway.Config, error) {
+	g, err := c.unchecked()
+	if err != nil {
+		return g, err
+	}
+	if err := g.Check(); err != nil {
+		return g, usageError{err}
+	}
+	return g, nil
+}
+
+func (c *settings) unchecked() (gateway.Config, error) {
 	g := gateway.DefaultConfig()
 	g.Version = version
 	if c.Config != "" {
@@ -153,7 +164,7 @@ func (c *settings) config() (gateway.Config, error) {
 	if c.Builtin != nil {
 		g.Workers.Builtin = c.Builtin
 	}
-	if err := errors.Join(c.sink(&g), c.tracing(&g.Tracing), g.Check()); err != nil {
+	if err := errors.Join(c.sink(&g), c.tracing(&g.Tracing)); err != nil {
 		return g, usageError{err}
 	}
 	return g, nil
@@ -246,8 +257,9 @@ func (c *printConfigCmd) Run() error {
 
 type healthcheckCmd struct{ settings }
 
+// Run does not ask whether the configuration is right: a file that is just being renewed makes no gateway unhealthy that runs.
 func (c *healthcheckCmd) Run() error {
-	config, err := c.config()
+	config, err := c.unchecked()
 	if err != nil {
 		return err
 	}

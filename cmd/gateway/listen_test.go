@@ -35,6 +35,15 @@ func TestHealthcheckOfEachKindOfListener(t *testing.T) {
 		if _, stderr, code := execute(t, nil, check...); code != 0 {
 			t.Errorf("%s: exit code %d, %s", name, code, stderr)
 		}
+		if name == "tls" { // it is being renewed
+			if err := os.WriteFile(cert, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, stderr, code := execute(t, nil, check...); code != 0 {
+				t.Errorf("%s, while the certificate is being written: exit code %d, %s", name, code, stderr)
+			}
+			writeCertificate(t, dir)
+		}
 		serve.Process.Signal(syscall.SIGTERM)
 		if err := serve.Wait(); err != nil {
 			t.Errorf("%s: after SIGTERM: %v", name, err)

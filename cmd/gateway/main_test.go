@@ -105,6 +105,8 @@ func TestABadValueNamesItsKeyAndItsSource(t *testing.T) {
 		"given twice":        {nil, []string{"--gearman=a:1,b:1,a:1"}, []string{"gearman", "a:1"}},
 		"empty environment":  {[]string{"GATEWAY_GEARMAN="}, nil, []string{"GATEWAY_GEARMAN"}},
 		"two documents":      {nil, []string{"--config", twice}, []string{twice, "second document"}},
+		"no handler":         {nil, []string{"--config", writeFile(t, "handlers: [{function: nosuch}]")}, []string{"handlers[0]", "nosuch"}},
+		"a sink's name":      {nil, []string{"--config", writeFile(t, "sinks: [{name: callbacks, url: 'http://x/'}]")}, []string{"sinks[0].name", "callbacks"}},
 		"two mistakes":       {nil, []string{"--concurrency=0", "--max-workload=2GiB"}, []string{"workers.concurrency", "max_workload"}},
 	} {
 		_, stderr, code := execute(t, test.env, test.args...)

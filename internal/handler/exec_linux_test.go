@@ -236,6 +236,8 @@ func TestOptionsThatMakeNoSense(t *testing.T) {
 		"no environment":    {Command: handler.Command{Argv: []string{"true"}, Env: []string{"SECRET"}}},
 		"negative result":   {Command: handler.Command{Argv: []string{"true"}}, MaxResult: -1},
 		"negative grace":    {Command: handler.Command{Argv: []string{"true"}, Grace: -1}},
+		"no directory":      {Command: handler.Command{Argv: []string{"true"}, Dir: "/no/such/directory"}},
+		"a file for one":    {Command: handler.Command{Argv: []string{"true"}, Dir: "/dev/null"}},
 		"negative memory":   {Command: handler.Command{Argv: []string{"true"}, Limits: handler.Limits{Memory: -1}}},
 		"too little memory": {Command: handler.Command{Argv: []string{"true"}, Limits: handler.Limits{Memory: 1}}},
 		"too few files":     {Command: handler.Command{Argv: []string{"true"}, Limits: handler.Limits{Files: 1}}},

@@ -63,6 +63,13 @@ func (c Command) settle() (Command, error) {
 			return c, fmt.Errorf("environment: %q is not KEY=value", key) // no value: it may be secret
 		}
 	}
+	if c.Dir != "" {
+		if d, err := os.Stat(c.Dir); err != nil {
+			return c, fmt.Errorf("working directory: %w", err)
+		} else if !d.IsDir() {
+			return c, fmt.Errorf("working directory: %s is none", c.Dir)
+		}
+	}
 	path, err := exec.LookPath(c.Argv[0])
 	if err != nil {
 		return c, err

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rs/zerolog"
 )
 
 // Server serves the API on listeners and ends it without failing a request that was on its way.
@@ -56,7 +59,7 @@ func newHTTP(api *API, base context.Context, h http.Handler, c *conns) *http.Ser
 		Handler:     h,
 		ConnState:   c.track,
 		BaseContext: func(net.Listener) context.Context { return base },
-		ErrorLog:    log.New(api.o.Log.With().Str("from", "net/http").Logger(), "", 0),
+		ErrorLog:    log.New(serverLog{api.o.Log}, "", 0),
 
 		ReadHeaderTimeout: api.o.ReadHeaderTimeout, // of the TLS handshake, too
 		ReadTimeout:       api.o.ReadTimeout,       // net/http lifts it when the body has been read, so it ends no wait
@@ -70,6 +73,14 @@ func newHTTP(api *API, base context.Context, h http.Handler, c *conns) *http.Ser
 	}
 	s.Protocols.SetHTTP1(true)
 	return s
+}
+
+// serverLog logs what net/http has to say, such as of a TLS handshake that failed.
+type serverLog struct{ log zerolog.Logger }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	l.log.Warn().Str("from", "net/http").Msg(string(bytes.TrimSpace(line)))
+	return len(line), nil
 }
 
 // strictTransport has browsers that came by HTTPS to a name come back by HTTPS, for a year (RFC 6797). They ignore that for IP addresses,

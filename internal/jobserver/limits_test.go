@@ -56,6 +56,20 @@ func TestStopEndsConnectionsAndTwiceIsOnce(t *testing.T) {
 	}
 }
 
+func TestStopTellsWhatIsLost(t *testing.T) {
+	var book logBook
+	s := start(t, jobserver.Options{Log: zerolog.New(&book)})
+	c := connect(t, s)
+	for range 2 {
+		c.submit(wire.SubmitJobBG, "f", "", "")
+	}
+	c.submit(wire.SubmitJob, "f", "", "") // whose client is told
+	s.Stop()
+	if !book.has("are lost") || !book.has(`"jobs":2,`) {
+		t.Errorf("the log has %s", book.b.String())
+	}
+}
+
 func TestFullQueues(t *testing.T) {
 	const full = "Job queue is full"
 	for name, test := range map[string]struct {

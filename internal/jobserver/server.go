@@ -113,6 +113,19 @@ func (s *Server) Stop() {
 		}
 	}
 	s.running.Wait()
+	if first {
+		s.tellLost()
+	}
+}
+
+// tellLost logs what goes with the server: jobs in the background, since the others' clients are gone.
+func (s *Server) tellLost() {
+	s.mu.Lock()
+	n := s.jobs.len
+	s.mu.Unlock()
+	if n > 0 {
+		s.log.Warn().Int("jobs", n).Msg("jobs in the background that were still queued are lost: the embedded job server has them in memory alone")
+	}
 }
 
 // accept takes connections until the listener is closed. It waits a little after an error such as having no file descriptors

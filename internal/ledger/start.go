@@ -72,7 +72,7 @@ func (l *Ledger) resume(r Record) *job {
 		j.wire = attemptWire(j)
 	}
 	l.insert(j)
-	if j.Handle != "" {
+	if newer := l.byHandle[j.Handle]; j.Handle != "" && (newer == nil || newer.ID < j.ID) { // a job server that starts anew gives its handles again
 		l.byHandle[j.Handle] = j
 	}
 	switch {

@@ -104,3 +104,17 @@ func TestAfterARestartNoMoreRecordsAreInMemoryThanMayBe(t *testing.T) {
 		}
 	})
 }
+
+// A job server that was started anew gives the handles once more.
+func TestAJobThatIsTakenUpDoesNotTakeTheHandleOfANewerOne(t *testing.T) {
+	lives(t, Options{MaxRecords: 2}, func(t *testing.T, b *life) {
+		b.servers.say(gearman.JobStatus{Known: true})
+		_, old := b.background("", "H:1")
+		b.background("", "H:2")
+		_, newer := b.background("", "H:1")
+		b.now(old.ID)
+		if got := b.now("H:1"); got.ID != newer.ID {
+			t.Errorf("the handle leads to %s, want the newer %s and not %s", got.ID, newer.ID, old.ID)
+		}
+	})
+}

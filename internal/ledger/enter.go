@@ -50,7 +50,7 @@ func (l *Ledger) enter(ctx context.Context, t *Task) (j *job, how entry, err err
 		if j.live() { // nobody has cancelled it meanwhile
 			j.wake()
 		}
-		l.dismiss(j)
+		l.forget(j)
 		j.waiters--
 		return nil, entered, err
 	}

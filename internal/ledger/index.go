@@ -292,26 +292,29 @@ func without(live []*job, j *job) []*job {
 	return live
 }
 
-// forget takes a job from everything. It may be gone already: cancelled and forgotten while it was being stored, which then failed.
-func (x *index) forget(j *job) {
+// forget takes a job from everything, and what was to be done with it at a time. It may be gone already: cancelled and forgotten while it
+// was being stored, which then failed.
+func (l *Ledger) forget(j *job) {
 	switch {
 	case j.gone:
 		return
 	case j.replied:
-		x.replied.remove(j)
+		l.replied.remove(j)
 	case j.State.Ended():
-		x.past.remove(j)
+		l.past.remove(j)
 	default:
-		x.settle(j)
+		l.settle(j)
 	}
-	delete(x.byID, j.ID)
-	x.entered.remove(j)
-	x.unplace(j)
-	if x.results.has(j) {
-		x.results.remove(j)
+	delete(l.byID, j.ID)
+	l.entered.remove(j)
+	l.unplace(j)
+	if l.results.has(j) {
+		l.results.remove(j)
 	}
-	x.bytes -= j.bytes
-	x.clearLog(j)
+	l.bytes -= j.bytes
+	l.clearLog(j)
+	l.clock.unset(j.due)
+	l.deadlines.unset(j.deadline)
 	j.gone = true
 	if j.followed != nil {
 		close(j.followed)
@@ -321,48 +324,48 @@ func (x *index) forget(j *job) {
 
 // forgetOldest makes room for a record. Live jobs that the gateway holds are never forgotten, nor those in the background whose callers have
 // no answer yet, so it may find none to forget.
-func (x *index) forgetOldest() bool {
-	oldest := x.past.first
-	if a := x.replied.first; a != nil && (oldest == nil || a.EndedAt.Before(oldest.EndedAt)) {
+func (l *Ledger) forgetOldest() bool {
+	oldest := l.past.first
+	if a := l.replied.first; a != nil && (oldest == nil || a.EndedAt.Before(oldest.EndedAt)) {
 		oldest = a
 	}
 	if oldest == nil {
-		oldest = x.background.oldest(func(j *job) bool { return !j.entering })
+		oldest = l.background.oldest(func(j *job) bool { return !j.entering })
 	}
 	if oldest == nil {
 		return false
 	}
-	x.forget(oldest)
+	l.forget(oldest)
 	return true
 }
 
 // abandonSync forgets the oldest sync job that nobody waits for any more: one for a function that has no worker stays for ever.
-func (x *index) abandonSync() bool {
-	j := x.syncs.oldest(func(j *job) bool { return j.waiters == 0 && j.ours == 0 })
+func (l *Ledger) abandonSync() bool {
+	j := l.syncs.oldest(func(j *job) bool { return j.waiters == 0 && j.ours == 0 })
 	if j == nil {
 		return false
 	}
-	x.forget(j)
+	l.forget(j)
 	return true
 }
 
 // shed gives up results of ended jobs, oldest first, until no more than max bytes are kept and none of a job that ended before
 // the time. It passes over jobs that somebody waits for. What a store has is forgotten as a whole.
-func (x *index) shed(max int64, before time.Time, stored bool) {
-	for j := x.results.first; j != nil; {
-		next := x.results.next(j)
-		if x.bytes <= max && !j.EndedAt.Before(before) {
+func (l *Ledger) shed(max int64, before time.Time, stored bool) {
+	for j := l.results.first; j != nil; {
+		next := l.results.next(j)
+		if l.bytes <= max && !j.EndedAt.Before(before) {
 			return
 		}
 		switch {
 		case j.waiters > 0:
 		case stored:
-			x.forget(j)
+			l.forget(j)
 		default:
-			x.results.remove(j)
-			x.bytes -= j.bytes
+			l.results.remove(j)
+			l.bytes -= j.bytes
 			j.bytes, j.Kept, j.Result, j.Warnings, j.workload = 0, false, nil, nil, nil
-			x.clearLog(j)
+			l.clearLog(j)
 		}
 		j = next
 	}

@@ -249,7 +249,7 @@ func (l *Ledger) withdraw(j *job, err error) {
 	if j.durable {
 		keys = append(keys, j.key)
 	}
-	l.dismiss(j)
+	l.forget(j)
 	j.wake()
 	for _, k := range keys {
 		l.unstore(j, k)
@@ -259,13 +259,6 @@ func (l *Ledger) withdraw(j *job, err error) {
 // unstore takes back what is stored of a job, and a key that leads to it.
 func (l *Ledger) unstore(j *job, k *Key) {
 	l.o.Store.Apply(&Change{Record: j.Record, Key: k, Forget: true})
-}
-
-// dismiss forgets a job, and what was to be done with it.
-func (l *Ledger) dismiss(j *job) {
-	l.forget(j)
-	l.clock.unset(j.due)
-	l.deadlines.unset(j.deadline)
 }
 
 // release lets go of a job that find or enter has held: its result may be dropped.

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -101,6 +102,28 @@ func TestAfterARestartNoMoreRecordsAreInMemoryThanMayBe(t *testing.T) {
 		b.servers.say(gearman.JobStatus{Known: true})
 		if got := b.now(ids[0]); got.State != Queued || got.Gearman == nil {
 			t.Errorf("the oldest is %+v", got)
+		}
+	})
+}
+
+// Whoever asks for an old job again and again leaves nothing behind each time.
+func TestAForgottenJobLeavesNoAlarm(t *testing.T) {
+	lives(t, Options{MaxRecords: 1}, func(t *testing.T, b *life) {
+		b.servers.say(gearman.JobStatus{Known: true})
+		s, o := b.begin(t.Context(), Task{Function: "f", Deadline: time.Now().Add(time.Hour)})
+		s.created(at("H:0"))
+		id := o.must(t).ID
+		for i := range 10 {
+			b.background("", fmt.Sprint("H:", i+1))
+			if got := b.now(id); got.State != Queued || got.Gearman == nil {
+				t.Fatalf("got %+v", got)
+			}
+		}
+		b.background("", "H:11")
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if n := len(b.deadlines.alarms); n > 0 {
+			t.Errorf("%d alarms are set for a job that is not in memory", n)
 		}
 	})
 }

@@ -79,7 +79,7 @@ func (j *job) coalesced(with *job, where gearman.Job) bool {
 
 // merge gives a job up for the one that the job server has made of both.
 func (l *Ledger) merge(j, other *job) {
-	l.dismiss(j)
+	l.forget(j)
 	j.merged = other
 	j.wake()
 }

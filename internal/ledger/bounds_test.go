@@ -88,9 +88,10 @@ func TestThenTheOldestLiveBackgroundJobAndNeverALiveSyncJob(t *testing.T) {
 	bubble(t, Options{MaxRecords: 3}, func(t *testing.T, b *lab) {
 		fg, o := b.sync("H:1")
 		forgotten, bg1 := b.background("a", "H:2")
-		_, bg2 := b.background("b", "H:3")
+		other, bg2 := b.background("b", "H:3")
 		ours := assign(forgotten, "H:2")
 		b.before(ours)
+		b.before(assign(other, "H:3")) // else that would be the one
 		_, bg3 := b.background("c", "H:4")
 		for id, kept := range map[string]bool{fg.Unique: true, bg1.ID: false, bg2.ID: true, bg3.ID: true} {
 			if _, err := b.Job(t.Context(), everyone, id, 0); (err == nil) != kept {
@@ -104,7 +105,7 @@ func TestThenTheOldestLiveBackgroundJobAndNeverALiveSyncJob(t *testing.T) {
 		b.Observe(ours, event.JobWarning, &event.Data{Chunk: []byte("x")})
 		b.Observe(ours, event.JobProgress, &event.Data{Progress: &event.Progress{Numerator: 1, Denominator: 2}})
 		b.after(ours, "result")
-		if len(b.byID) != 3 || len(b.runs) != 0 || b.bytes != 0 {
+		if len(b.byID) != 3 || len(b.runs) != 1 || b.bytes != 0 {
 			t.Errorf("%d records, %d runs, %d bytes", len(b.byID), len(b.runs), b.bytes)
 		}
 		fg.completed("sync")

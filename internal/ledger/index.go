@@ -323,11 +323,15 @@ func (l *Ledger) forget(j *job) {
 }
 
 // forgetOldest makes room for a record. Live jobs that the gateway holds are never forgotten, nor those in the background whose callers have
-// no answer yet, so it may find none to forget.
+// no answer yet, so it may find none to forget. One that our own pool runs, or that somebody waits for, is forgotten where there is no other:
+// its end would be told to nobody.
 func (l *Ledger) forgetOldest() bool {
 	oldest := l.past.first
 	if a := l.replied.first; a != nil && (oldest == nil || a.EndedAt.Before(oldest.EndedAt)) {
 		oldest = a
+	}
+	if oldest == nil {
+		oldest = l.background.oldest(func(j *job) bool { return !j.entering && j.ours == 0 && j.waiters == 0 })
 	}
 	if oldest == nil {
 		oldest = l.background.oldest(func(j *job) bool { return !j.entering })

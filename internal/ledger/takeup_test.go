@@ -141,3 +141,33 @@ func TestAJobThatIsTakenUpDoesNotTakeTheHandleOfANewerOne(t *testing.T) {
 		}
 	})
 }
+
+// Nobody else would tell its end.
+func TestAJobThatOurPoolRunsIsNotForgottenBeforeOthers(t *testing.T) {
+	lives(t, Options{MaxRecords: 2}, func(t *testing.T, b *life) {
+		s, r := b.background("", "H:1")
+		a := assign(s, "H:1")
+		b.before(a)
+		b.background("", "H:2")
+		b.background("", "H:3")
+		b.after(a, "done")
+		if got := b.now(r.ID); got.State != Completed || string(got.Result) != "done" {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+func TestAJobThatSomebodyWaitsForIsNotForgottenBeforeOthers(t *testing.T) {
+	lives(t, Options{MaxRecords: 2}, func(t *testing.T, b *life) {
+		b.servers.say(gearman.JobStatus{Known: true})
+		_, r := b.background("", "H:1")
+		o := b.call(func() (Record, error) { return b.Job(t.Context(), everyone, r.ID, time.Minute) })
+		b.background("", "H:2")
+		b.background("", "H:3")
+		b.servers.say(gearman.JobStatus{})
+		began := time.Now()
+		if got := o.must(t); got.State != Unknown || time.Since(began) > 5*time.Second {
+			t.Errorf("after %v got %+v", time.Since(began), got)
+		}
+	})
+}

@@ -53,6 +53,9 @@ func (a *attempts) Attempted(sink string, attempt webhook.Attempt, state webhook
 	s.duration.Observe(attempt.Duration.Seconds())
 }
 
+// GivenUp implements webhook.Meter.
+func (a *attempts) GivenUp(sink string) { a.of(sink).dead.Inc() }
+
 // of returns the series of a sink. All of them are there from the beginning, so that the first dead letter is a step that can be seen.
 func (a *attempts) of(sink string) *sinkSeries {
 	if s, ok := a.sinks.get(sink); ok {

@@ -155,8 +155,9 @@ func TestWhatWaitsForACallbackHostThatIsDeadForLongBecomesDeadLetters(t *testing
 			}
 			return 200, nil
 		}}
+		m := &tallies{told: map[string][]DeliveryState{}}
 		s := start(t, w, Options{
-			Sinks: []SinkOptions{}, Callbacks: &CallbackOptions{Hosts: []string{"*"}}, Schedule: seconds(0, 60, 60), DisableAfter: time.Hour,
+			Sinks: []SinkOptions{}, Callbacks: &CallbackOptions{Hosts: []string{"*"}}, Schedule: seconds(0, 60, 60), DisableAfter: time.Hour, Meter: m,
 		})
 		s.Sender.set.sinks[0].post.client.Transport = w
 		for i := range 180 {
@@ -165,6 +166,17 @@ func TestWhatWaitsForACallbackHostThatIsDeadForLongBecomesDeadLetters(t *testing
 		}
 		if n := s.count("callbacks", Pending); n > 5 {
 			t.Errorf("%d deliveries wait for a host that is dead for hours", n)
+		}
+		told := 0
+		m.mu.Lock()
+		for _, state := range m.told["callbacks"] {
+			if state == Dead {
+				told++
+			}
+		}
+		m.mu.Unlock()
+		if n := s.count("callbacks", Dead); told < n || n == 0 {
+			t.Errorf("the meter was told of %d dead letters, of %d", told, n)
 		}
 		s.publish(caller("live.test", "live"))
 		up.Store(true)

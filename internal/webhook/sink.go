@@ -370,6 +370,7 @@ func (k *sink) postpone(l *line, g *gate, now, until time.Time) {
 		end.State, end.Due, end.Log = Dead, time.Time{}, logged(letter.Log, Attempt{At: now, Error: why})
 		k.log.Error().Str("error", why).Str("event", letter.EventID).Str("type", string(letter.Type)).Str("subject", l.Subject).
 			Int("attempts", end.Attempts).Msg("webhook event is a dead letter")
+		k.meterGivenUp()
 	}
 	k.end(l, end)
 }

@@ -6,11 +6,20 @@ import "context"
 type Meter interface {
 	// Attempted is told of each attempt of a delivery, and of what the delivery is now: Dead if that was the last one.
 	Attempted(sink string, a Attempt, state DeliveryState)
+
+	// GivenUp is told of each delivery that became Dead without an attempt.
+	GivenUp(sink string)
 }
 
 func (k *sink) meter(a Attempt, state DeliveryState) {
 	if k.counts != nil {
 		k.counts.Attempted(k.name, a, state)
+	}
+}
+
+func (k *sink) meterGivenUp() {
+	if k.counts != nil {
+		k.counts.GivenUp(k.name)
 	}
 }
 

@@ -24,6 +24,8 @@ func (m *tallies) Attempted(sink string, a Attempt, state DeliveryState) {
 	m.told[sink] = append(m.told[sink], state)
 }
 
+func (m *tallies) GivenUp(sink string) { m.Attempted(sink, Attempt{}, Dead) }
+
 func TestTheMeterHearsOfEachAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &tallies{told: map[string][]DeliveryState{}}

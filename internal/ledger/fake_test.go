@@ -478,6 +478,7 @@ type disk struct {
 	hold      chan struct{} // not nil: Commit waits until it is closed
 	before    func()        // not nil: called once, before the next Commit is given
 	lazy      bool          // what Apply is given waits until something else is asked of the disk, and is lost with a kill
+	stuck     bool          // what waits so is not to be seen yet, as long as nothing can be stored
 	waiting   []Change
 }
 
@@ -504,6 +505,9 @@ func (d *disk) Apply(c *Change, events ...event.Event) {
 
 // flush does what waits. The lock is held.
 func (d *disk) flush() {
+	if d.stuck {
+		return
+	}
 	for _, c := range d.waiting {
 		d.put(&c, nil)
 	}
@@ -567,6 +571,7 @@ func (d *disk) Get(_ context.Context, ref string) (Record, error) {
 	defer d.mu.Unlock()
 	d.flush()
 	if r, ok := d.records[ref]; ok {
+		r.Stale = d.stuck
 		return r, nil
 	}
 	var newest Record
@@ -578,6 +583,7 @@ func (d *disk) Get(_ context.Context, ref string) (Record, error) {
 	if newest.ID == "" {
 		return Record{}, ErrNotFound
 	}
+	newest.Stale = d.stuck
 	return newest, nil
 }
 

@@ -378,7 +378,7 @@ func (l *Ledger) lookUp(ctx context.Context, who Caller, ref string) (*job, Reco
 }
 
 // inStore looks for what is not in memory in the store. A background job that was forgotten before its end is taken up again, and
-// returned, held.
+// returned, held; but not while its end may be on its way to the disk.
 func (l *Ledger) inStore(ctx context.Context, who Caller, ref string) (*job, Record, error) {
 	r, err := l.o.Store.Get(ctx, ref)
 	switch {
@@ -386,7 +386,7 @@ func (l *Ledger) inStore(ctx context.Context, who Caller, ref string) (*job, Rec
 		return nil, r, err
 	case !who.sees(r.Owner):
 		return nil, Record{}, ErrNotFound
-	case r.Mode == Background && r.Handle != "" && !r.State.Ended():
+	case r.Mode == Background && r.Handle != "" && !r.State.Ended() && !r.Stale:
 		return l.takeUp(r), r, nil
 	}
 	return nil, r, nil

@@ -92,6 +92,7 @@ type Record struct {
 	Kept     bool // a completed job's Result is here: false when nobody told it to the gateway, or it expired
 	Sent     bool // of a job that is not to run twice: its submit was begun
 	Replayed bool // Submit found it under the task's idempotency key
+	Stale    bool // from Store.Get: there may be changes of it that could not be stored yet
 
 	Gearman  *gearman.JobStatus // what the job server said of a live job for this snapshot; nil if it was not or could not be asked
 	Progress *event.Progress    // nil until a worker reported any

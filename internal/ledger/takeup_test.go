@@ -171,3 +171,24 @@ func TestAJobThatSomebodyWaitsForIsNotForgottenBeforeOthers(t *testing.T) {
 		}
 	})
 }
+
+// Else its end would be stored over: it is not on the disk yet.
+func TestAJobThatHasEndedIsNotTakenUpFromADiskThatDoesNotKnowIt(t *testing.T) {
+	lives(t, Options{MaxRecords: 1}, func(t *testing.T, b *life) {
+		s, r := b.background("", "H:1")
+		b.disk.with(func() { b.disk.lazy, b.disk.stuck = true, true })
+		a := assign(s, "H:1")
+		b.before(a)
+		b.after(a, "done")
+		b.background("", "H:2")
+		for _, ref := range []string{r.ID, "H:1"} {
+			if got := b.now(ref); got.ID != r.ID || got.State != Queued {
+				t.Errorf("%s: while nothing can be stored: %+v", ref, got)
+			}
+		}
+		b.disk.with(func() { b.disk.stuck = false })
+		if got := b.now(r.ID); got.State != Completed || string(got.Result) != "done" {
+			t.Errorf("afterwards: %+v", got)
+		}
+	})
+}

@@ -14,28 +14,29 @@ import (
 const flushWait = 10 * time.Second
 
 // flush waits until what was given to Apply and Commit before is stored: a read sees that. While nothing can be stored it does not
-// wait, and after flushWait no longer; a read then sees what is stored.
-func (d *DB) flush(ctx context.Context) {
+// wait, and after flushWait no longer; a read then sees what is stored. It reports whether a read sees all.
+func (d *DB) flush(ctx context.Context) bool {
 	if d.failing.Load() {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushWait)
 	defer cancel()
-	_ = d.wait(ctx, &op{}) // whatever came of it, what is stored is the best answer
+	return d.wait(ctx, &op{}) == nil // whatever came of it, what is stored is the best answer
 }
 
 // Get implements ledger.Store. It sees what was given before it, unless that could not be stored yet.
 func (d *DB) Get(ctx context.Context, ref string) (ledger.Record, error) {
-	d.flush(ctx)
+	all := d.flush(ctx)
 	r, err := d.get(ctx, ref)
-	if !errors.Is(err, ledger.ErrNotFound) {
-		return r, err
+	if errors.Is(err, ledger.ErrNotFound) {
+		var id string
+		if id, err = d.queries.NewestWithHandle(ctx, ref); err != nil {
+			return ledger.Record{}, found(err)
+		}
+		r, err = d.get(ctx, id)
 	}
-	id, err := d.queries.NewestWithHandle(ctx, ref)
-	if err != nil {
-		return ledger.Record{}, found(err)
-	}
-	return d.get(ctx, id)
+	r.Stale = !all
+	return r, err
 }
 
 func (d *DB) get(ctx context.Context, id string) (ledger.Record, error) {

@@ -403,3 +403,17 @@ func (c *clock) set(t time.Time) {
 	defer c.mu.Unlock()
 	c.t = t
 }
+
+func TestWhatIsReadWhileNothingCanBeStoredMayBeStale(t *testing.T) {
+	d := open(t, Options{Dir: t.TempDir()})
+	r := ledger.Record{ID: newID(), Function: "f", Mode: ledger.Background, State: ledger.Queued, SubmittedAt: time.Now(), Handle: "H:h:1"}
+	commit(t, d, ledger.Change{Record: r})
+	for _, failing := range []bool{false, true} {
+		d.failing.Store(failing)
+		for _, ref := range []string{r.ID, r.Handle} {
+			if got, err := d.Get(t.Context(), ref); err != nil || got.ID != r.ID || got.Stale != failing {
+				t.Errorf("failing %v, %s: stale %v, %v", failing, ref, got.Stale, err)
+			}
+		}
+	}
+}

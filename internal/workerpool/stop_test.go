@@ -131,20 +131,23 @@ func (o *assigned) Observe(a *gearman.Assignment, t event.Type, d *event.Data) {
 }
 
 func TestWhatWasOverBeforeThePoolStopsIsNotHandedBack(t *testing.T) {
-	for kind, timeout := range map[string]time.Duration{"cancelled": 0, "timeout": time.Millisecond} {
+	for kind, timeout := range map[string]time.Duration{"cancelled": 0, "timeout": 200 * time.Millisecond} {
 		t.Run(kind, func(t *testing.T) {
 			s := startServer(t, "127.0.0.1:0")
 			jobs := make(chan *gearman.Assignment, 2)
 			rec := &assigned{newRecorder(), func(a *gearman.Assignment) { jobs <- a }}
-			over, finish, stopping := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			over, finish, other, stopping := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+			running := make(chan struct{})
 			p, stop := startPool(t, workerpool.Options{Observer: rec, Grace: deadline, Functions: functions{
 				"f": {Timeout: timeout, Handler: workerpool.HandlerFunc(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
+					close(running)
 					<-ctx.Done()
 					close(over)
 					<-finish
 					return nil, errors.New("interrupted")
 				})},
 				"other": fn(func(ctx context.Context, _ *workerpool.Job) ([]byte, error) {
+					close(other)
 					<-ctx.Done()
 					close(stopping)
 					return nil, ctx.Err()
@@ -152,12 +155,13 @@ func TestWhatWasOverBeforeThePoolStopsIsNotHandedBack(t *testing.T) {
 			}}, s.Addr())
 			c := connect(t, s.Addr())
 			u := submit(t, c, "f", "job")
+			receive(t, running, "the handler") // one that is over before it begins does not run
 			if a := receive(t, jobs, "the job"); kind == "cancelled" {
 				p.Cancel(a)
 			}
 			receive(t, over, "the end of its context")
 			submit(t, c, "other", "")
-			receive(t, jobs, "the other job")
+			receive(t, other, "the other handler")
 			stopped := make(chan error, 1)
 			go func() { stopped <- stop(ended()) }()
 			receive(t, stopping, "the pool to cancel what runs")

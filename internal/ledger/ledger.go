@@ -386,7 +386,7 @@ func (l *Ledger) inStore(ctx context.Context, who Caller, ref string) (*job, Rec
 		return nil, r, err
 	case !who.sees(r.Owner):
 		return nil, Record{}, ErrNotFound
-	case r.Mode == Background && r.Handle != "" && !r.State.Ended() && !r.Stale:
+	case r.handedOver() && !r.State.Ended() && !r.Stale:
 		return l.takeUp(r), r, nil
 	}
 	return nil, r, nil

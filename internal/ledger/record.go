@@ -125,3 +125,8 @@ var ErrFull = errors.New("too many jobs in flight")
 
 // ErrEventsFull: so many events wait for their webhook sinks that those of one more tracked or scheduled job might not be kept.
 var ErrEventsFull = errors.New("too many events wait to be delivered")
+
+// handedOver reports whether a job in the background is a job server's, that has it or may have it: it is not submitted again.
+func (r *Record) handedOver() bool {
+	return r.Mode == Background && (r.Handle != "" || r.Server != "")
+}

@@ -61,7 +61,7 @@ func (l *Ledger) resume(r Record) *job {
 	}
 	j := &job{
 		Record:    r,
-		durable:   r.Mode == Tracked || !r.RunAt.IsZero() && r.Handle == "",
+		durable:   r.Mode == Tracked || !r.RunAt.IsZero() && !r.handedOver(),
 		submitted: r.Handle != "",
 		// Whoever followed the log before has seen smaller numbers, and sees by the step that some are missing.
 		logSeq: uint64(max(0, time.Since(r.SubmittedAt).Microseconds())),
@@ -87,13 +87,13 @@ func (l *Ledger) resume(r Record) *job {
 	case j.Mode == Sync:
 		l.end(j, Lost, event.JobLost, &event.Error{Kind: "lost", Message: "the gateway was restarted while the job ran"})
 		return j
-	case j.Handle == "" && !j.RunAt.IsZero(): // due, and it may have been on its way: a job server that has it joins the two
+	case j.handedOver():
+		j.there = true
+	case !j.RunAt.IsZero(): // due, and it may have been on its way: a job server that has it joins the two
 		l.submitAt(j, time.Now())
-	case j.Handle == "":
+	default:
 		l.end(j, Unknown, "", nil)
 		return j
-	default:
-		j.there = true
 	}
 	l.expireAt(j)
 	return j

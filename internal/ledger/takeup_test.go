@@ -42,6 +42,48 @@ func TestAForgottenJobInTheBackgroundIsAskedFor(t *testing.T) {
 	})
 }
 
+// Nobody knows whether a job server has what it was sent when the connection was lost: it is asked, and the job is not sent again.
+func TestAJobWhoseSubmitWasCutIsAskedForHoweverItIsFound(t *testing.T) {
+	for name, task := range map[string]Task{
+		"scheduled": {RunAt: time.Now().Add(time.Second)},
+		"keyed":     {Key: &Key{Key: "k", Fingerprint: []byte("f")}},
+		"plain":     {},
+	} {
+		for _, found := range []string{"forgotten", "restart"} {
+			lives(t, Options{MaxRecords: 1}, func(t *testing.T, b *life) {
+				task := task
+				task.Function = "f"
+				if !task.RunAt.IsZero() {
+					task.RunAt = time.Now().Add(time.Second)
+				}
+				o := b.call(func() (Record, error) { return b.Submit(t.Context(), task) })
+				s, _ := b.within(time.Minute)
+				id := s.Unique
+				s.cut()
+				_, _ = o.get() // the caller of one that is not scheduled is told
+				if found == "forgotten" {
+					b.background("", "H:9")
+					if b.find(everyone, id) != nil {
+						t.Fatalf("%s: it is still in memory", name)
+					}
+				} else {
+					b.restart()
+				}
+				b.servers.say(gearman.JobStatus{Known: true})
+				if got := b.now(id); got.State != Queued || got.Gearman == nil {
+					t.Errorf("%s, %s: while a job server knows it: %+v", name, found, got)
+				}
+				b.servers.say(gearman.JobStatus{})
+				if got := b.now(id); got.State != Unknown {
+					t.Errorf("%s, %s: when none does: %+v", name, found, got)
+				}
+				later(time.Minute)
+				b.quiet()
+			})
+		}
+	}
+}
+
 func TestAForgottenJobInTheBackgroundIsWaitedFor(t *testing.T) {
 	lives(t, Options{MaxRecords: 1}, func(t *testing.T, b *life) {
 		r := b.forgotten(t)

@@ -106,6 +106,7 @@ func (l *Ledger) lose(j *job, u gearman.Update) {
 		}
 		l.handOver(j)
 		j.there = true // or it is over, or never was: its unique tells whether
+		l.store(j)
 		return
 	}
 	if j.Mode == Tracked {

@@ -80,6 +80,7 @@ func TestWhatNobodyEndsGoes(t *testing.T) {
 	goes := []string{
 		enter(func(*ledger.Record) {}),
 		enter(func(r *ledger.Record) { r.Mode = ledger.Sync }),
+		enter(func(r *ledger.Record) { r.Handle, r.Server = "", "g1:4730" }), // it may have it
 		enter(func(r *ledger.Record) { r.RunAt = at.Add(time.Minute) }),
 		enter(func(r *ledger.Record) { r.State, r.StartedAt = ledger.Running, at.Add(time.Minute) }),
 	}

@@ -132,8 +132,8 @@ func TestLookupsUseAnIndex(t *testing.T) {
 		"SELECT id FROM jobs WHERE handle = 'x' AND handle <> '' ORDER BY id DESC LIMIT 1":          "jobs_by_handle",
 		"SELECT id FROM jobs WHERE ended_at IS NOT NULL AND ended_at < 1 ORDER BY ended_at LIMIT 1": "jobs_by_end",
 		"SELECT id FROM jobs WHERE kept = 1 AND ended_at < 1 ORDER BY ended_at LIMIT 1":             "jobs_by_end_kept",
-		`SELECT id FROM jobs WHERE state IN ('queued', 'running') AND mode IN ('background', 'sync') AND id < 'x' AND handle <> ''
-			AND coalesce(started_at, run_at, 0) < 1 LIMIT 1`: "jobs_by_state (state=? AND mode=? AND id<?)",
+		`SELECT id FROM jobs WHERE state IN ('queued', 'running') AND mode IN ('background', 'sync') AND id < 'x'
+			AND (handle <> '' OR server <> '') AND coalesce(started_at, run_at, 0) < 1 LIMIT 1`: "jobs_by_state (state=? AND mode=? AND id<?)",
 		"SELECT key FROM keys WHERE at < 1 ORDER BY at LIMIT 1":                                         "keys_by_age",
 		"SELECT key FROM keys WHERE job = 'x'":                                                          "keys_by_job",
 		"SELECT payloads.log FROM jobs LEFT JOIN payloads ON payloads.id = jobs.id WHERE jobs.id = 'x'": "sqlite_autoindex_payloads",

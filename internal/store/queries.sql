@@ -61,8 +61,8 @@ DELETE FROM jobs WHERE id IN (
 -- name: ExpireUnheard :execrows
 -- A job server has had these, and nobody may ever tell their end.
 DELETE FROM jobs WHERE id IN (
-    SELECT j.id FROM jobs j WHERE j.state IN ('queued', 'running') AND j.mode IN ('background', 'sync') AND j.id < @id AND j.handle <> ''
-    AND coalesce(j.started_at, j.run_at, 0) < @before LIMIT @most);
+    SELECT j.id FROM jobs j WHERE j.state IN ('queued', 'running') AND j.mode IN ('background', 'sync') AND j.id < @id
+    AND (j.handle <> '' OR j.server <> '') AND coalesce(j.started_at, j.run_at, 0) < @before LIMIT @most);
 
 -- name: ExpireKeys :execrows
 DELETE FROM keys WHERE key IN (SELECT k.key FROM keys k WHERE k.at < ? ORDER BY k.at LIMIT ?);

@@ -288,8 +288,8 @@ func (q *Queries) ExpireKeys(ctx context.Context, arg ExpireKeysParams) (int64, 
 
 const expireUnheard = `-- name: ExpireUnheard :execrows
 DELETE FROM jobs WHERE id IN (
-    SELECT j.id FROM jobs j WHERE j.state IN ('queued', 'running') AND j.mode IN ('background', 'sync') AND j.id < ?1 AND j.handle <> ''
-    AND coalesce(j.started_at, j.run_at, 0) < ?2 LIMIT ?3)
+    SELECT j.id FROM jobs j WHERE j.state IN ('queued', 'running') AND j.mode IN ('background', 'sync') AND j.id < ?1
+    AND (j.handle <> '' OR j.server <> '') AND coalesce(j.started_at, j.run_at, 0) < ?2 LIMIT ?3)
 `
 
 type ExpireUnheardParams struct {

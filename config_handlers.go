@@ -76,12 +76,13 @@ type Retry struct {
 
 // checkHandlers looks at what is told of handlers.
 func (c *Config) checkHandlers(wrong func(key, format string, args ...any)) {
+	inGo := c.inGo()
 	for i := range c.Functions {
 		f := &c.Functions[i]
 		key := fmt.Sprintf("handlers[%d]", i)
 		if err := f.check(); err != nil {
 			wrong(key, "%v", err)
-		} else if f.Exec == nil && f.HTTP == nil && !c.known(f.Function) {
+		} else if f.Exec == nil && f.HTTP == nil && inGo[f.Function] == nil {
 			wrong(key, "%q has neither exec nor http, and there is no handler in Go of that name", f.Function)
 		}
 		if slices.ContainsFunc(c.Functions[:i], func(other Function) bool { return other.Function == f.Function }) {
@@ -89,9 +90,6 @@ func (c *Config) checkHandlers(wrong func(key, format string, args ...any)) {
 		}
 	}
 }
-
-// known reports whether there is a handler in Go of a name.
-func (c *Config) known(function string) bool { return c.inGo()[function] != nil }
 
 // inGo returns the handlers in Go: the built-in ones, if they are to be registered, and those of the program.
 func (c *Config) inGo() map[string]Handler {

@@ -1,53 +1,50 @@
 package gateway
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
-	"go.yaml.in/yaml/v4"
 
 	"gearman-gateway/internal/workerpool"
 )
 
 // Config is everything that can be set. Start from DefaultConfig.
 type Config struct {
-	Listen               Listen        `yaml:"listen"`                // where HTTP is served
-	ListenMode           FileMode      `yaml:"listen_mode"`           // of Unix sockets
-	TLS                  TLS           `yaml:"tls"`                   // of TCP listeners
-	H2C                  bool          `yaml:"h2c"`                   // speak HTTP/2 without TLS too
-	MaxConnections       int           `yaml:"max_connections"`       // beyond it new ones wait
-	OpsListen            Address       `yaml:"ops_listen"`            // where operators find metrics, health and profiles; "": nowhere
-	AllowUnauthenticated bool          `yaml:"allow_unauthenticated"` // permits a Listen beyond loopback without access control, and a Jobserver.Listen
-	Hosts                []string      `yaml:"hosts"`                 // names by which browsers may call, besides localhost and IP addresses
-	Gearman              []Address     `yaml:"gearman"`               // job servers; none: an embedded one
-	GearmanTLS           GearmanTLS    `yaml:"gearman_tls"`
-	Auth                 Auth          `yaml:"auth"`           // who may call; nothing in it: everybody
-	SharedUniques        bool          `yaml:"shared_uniques"` // callers' uniques of background jobs go to the job servers as they are, not by owner
-	Jobserver            Jobserver     `yaml:"jobserver"`
-	Data                 string        `yaml:"data"`         // directory of the durable records; "": memory only
-	SyncTimeout          Duration      `yaml:"sync_timeout"` // how long a sync job is waited for when the caller does not say
-	MaxWait              Duration      `yaml:"max_wait"`     // the longest wait that a caller may ask for
-	MaxWorkload          Size          `yaml:"max_workload"`
-	ResultTTL            Duration      `yaml:"result_ttl"`  // how long results are kept
-	Retention            Duration      `yaml:"retention"`   // how long Data keeps the record of a job that has ended, or of which nobody tells the end
-	Drain                Duration      `yaml:"drain"`       // at the end, how long requests, jobs and deliveries under way have to finish
-	DrainDelay           Duration      `yaml:"drain_delay"` // of Drain, how long new requests are still answered
-	Sinks                []Sink        `yaml:"sinks"`
-	Webhooks             Webhooks      `yaml:"webhooks"`
-	Callbacks            Callbacks     `yaml:"callbacks"`
-	Limits               Limits        `yaml:"limits"`
-	Workers              Workers       `yaml:"workers"`
-	Functions            []Function    `yaml:"handlers"` // what the workers run, besides the built-in functions and Handlers
-	Tracing              Tracing       `yaml:"tracing"`
-	LogLevel             zerolog.Level `yaml:"log_level"`
+	Listen               Listen     `yaml:"listen"`                // where HTTP is served
+	ListenMode           FileMode   `yaml:"listen_mode"`           // of Unix sockets
+	TLS                  TLS        `yaml:"tls"`                   // of TCP listeners
+	H2C                  bool       `yaml:"h2c"`                   // speak HTTP/2 without TLS too
+	MaxConnections       int        `yaml:"max_connections"`       // beyond it new ones wait
+	OpsListen            Address    `yaml:"ops_listen"`            // where operators find metrics, health and profiles; "": nowhere
+	AllowUnauthenticated bool       `yaml:"allow_unauthenticated"` // permits a Listen beyond loopback without access control, and a Jobserver.Listen
+	Hosts                []string   `yaml:"hosts"`                 // names by which browsers may call, besides localhost and IP addresses
+	Gearman              []Address  `yaml:"gearman"`               // job servers; none: an embedded one
+	GearmanTLS           GearmanTLS `yaml:"gearman_tls"`
+	Auth                 Auth       `yaml:"auth"`           // who may call; nothing in it: everybody
+	SharedUniques        bool       `yaml:"shared_uniques"` // callers' uniques of background jobs go to the job servers as they are, not by owner
+	Jobserver            Jobserver  `yaml:"jobserver"`
+	Data                 string     `yaml:"data"`         // directory of the durable records; "": memory only
+	SyncTimeout          Duration   `yaml:"sync_timeout"` // how long a sync job is waited for when the caller does not say
+	MaxWait              Duration   `yaml:"max_wait"`     // the longest wait that a caller may ask for
+	MaxWorkload          Size       `yaml:"max_workload"`
+	ResultTTL            Duration   `yaml:"result_ttl"`  // how long results are kept
+	Retention            Duration   `yaml:"retention"`   // how long Data keeps the record of a job that has ended, or of which nobody tells the end
+	Drain                Duration   `yaml:"drain"`       // at the end, how long requests, jobs and deliveries under way have to finish
+	DrainDelay           Duration   `yaml:"drain_delay"` // of Drain, how long new requests are still answered
+	Sinks                []Sink     `yaml:"sinks"`
+	Webhooks             Webhooks   `yaml:"webhooks"`
+	Callbacks            Callbacks  `yaml:"callbacks"`
+	Limits               Limits     `yaml:"limits"`
+	Workers              Workers    `yaml:"workers"`
+	Functions            []Function `yaml:"handlers"` // what the workers run, besides the built-in functions and Handlers
+	Tracing              Tracing    `yaml:"tracing"`
+	LogLevel             Level      `yaml:"log_level"`
 
 	// Handlers are functions of the program that imports this package; they are registered beside the built-in ones.
 	Handlers map[string]Handler `yaml:"-"`
@@ -115,33 +112,18 @@ func DefaultConfig() Config {
 		},
 		Workers:  Workers{Concurrency: 8, Grace: Duration(5 * time.Second), MaxDeaths: 3, OnLimit: workerpool.Restart},
 		Tracing:  Tracing{Sample: 1, ServiceName: "gearman-gateway"},
-		LogLevel: zerolog.InfoLevel,
+		LogLevel: Level(zerolog.InfoLevel),
 	}
-}
-
-// ReadFile sets what a YAML file says. Unknown and duplicate keys and bad values are errors that name the line.
-func (c *Config) ReadFile(name string) error { return readYAML(name, c) }
-
-// readYAML decodes a file with one document, or none, which sets nothing.
-func readYAML(name string, to any) error {
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return err
-	}
-	d := yaml.NewDecoder(bytes.NewReader(b))
-	d.KnownFields(true)
-	if err := d.Decode(to); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s: there is a second document in it, which nothing would read", name)
-	}
-	return nil
 }
 
 // Check returns what is wrong with a configuration, all at once.
 func (c *Config) Check() error {
-	var errs []error
+	w := c.Workers
+	errs := []error{atLeastZero(
+		setting{"drain", float64(c.Drain)}, setting{"drain_delay", float64(c.DrainDelay)}, setting{"limits.concurrency", float64(c.Limits.Concurrency)},
+		setting{"workers.grace", float64(w.Grace)}, setting{"workers.max_deaths", float64(w.MaxDeaths)}, setting{"workers.max_runtime", float64(w.MaxRuntime)},
+		setting{"workers.idle_timeout", float64(w.IdleTimeout)}, setting{"workers.max_jobs", float64(w.MaxJobs)},
+	)}
 	wrong := func(key, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 	}
@@ -171,14 +153,8 @@ func (c *Config) Check() error {
 	if c.MaxWorkload <= 0 || c.MaxWorkload > 1<<30 {
 		wrong("max_workload", "%v is not from 1B to 1GiB", c.MaxWorkload)
 	}
-	if c.Drain < 0 || c.Workers.Grace < 0 {
-		wrong("drain and workers.grace", "less than zero")
-	}
 	if c.Workers.Concurrency < 1 {
 		wrong("workers.concurrency", "%d is less than 1", c.Workers.Concurrency)
-	}
-	if w := c.Workers; min(w.MaxRuntime, w.IdleTimeout) < 0 || min(w.MaxJobs, w.MaxDeaths) < 0 {
-		wrong("workers", "a limit is less than zero")
 	}
 	if l := c.Workers.OnLimit; l != workerpool.Restart && l != workerpool.Exit {
 		wrong("workers.on_limit", "%q is neither restart nor exit", l)
@@ -193,8 +169,17 @@ func (c *Config) Check() error {
 	c.checkLimits(wrong)
 	if _, err := c.GearmanTLS.config(); err != nil {
 		wrong("gearman_tls", "%v", err)
+	} else if c.GearmanTLS != (GearmanTLS{}) && len(c.Gearman) == 0 {
+		wrong("gearman_tls", "is of no use without gearman: the embedded job server has no TLS")
 	}
 	return errors.Join(errs...)
+}
+
+// MarshalYAML says that it is enabled where a field alone says so.
+func (t GearmanTLS) MarshalYAML() (any, error) {
+	type fields GearmanTLS
+	t.Enabled = t != (GearmanTLS{})
+	return fields(t), nil
 }
 
 // config returns nil when TLS is not asked for.
@@ -214,7 +199,7 @@ func (t GearmanTLS) config() (*tls.Config, error) {
 		}
 	}
 	if t.Cert != "" || t.Key != "" {
-		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		pair, err := keyPair(t.Cert, t.Key)
 		if err != nil {
 			return nil, err
 		}

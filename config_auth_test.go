@@ -56,7 +56,7 @@ func TestOnlyThoseWithAKeyMayCall(t *testing.T) {
 	var log journal
 	url := start(t, func(c *gateway.Config) {
 		c.Auth.KeysFile = file
-		c.Log, c.LogLevel = zerolog.New(&log), zerolog.TraceLevel
+		c.Log, c.LogLevel = zerolog.New(&log), gateway.Level(zerolog.TraceLevel)
 	})
 	const job = `{"function":"reverse","workload":"x"}`
 	for _, c := range []struct {
@@ -178,8 +178,8 @@ func TestMistakesInAuthNameTheirKeyAndNoSecret(t *testing.T) {
 		"auth: {keys: [{" + entry + ", expires: 2031-01-01T00:00:00+02:00, functions: ['img.*'], priorities: [low]}]}": "",
 		"auth: {keys: []}":                                                                    "auth: there is an empty list",
 		"auth: {clients: []}":                                                                 "auth: there is an empty list",
-		"auth: {keys: [{name: x, scopes: [boss]}]}":                                           "line 1: \"boss\"",
-		"auth: {keys: [{" + entry + ", colour: blue}]}":                                       "line 1: field colour",
+		"auth: {keys: [{name: x, scopes: [boss]}]}":                                           "line 1: auth.keys[0].scopes[0]: \"boss\"",
+		"auth: {keys: [{" + entry + ", colour: blue}]}":                                       "line 1: auth.keys[0].colour: field colour",
 		"auth: {keys: [{" + entry + ", expires: soon}]}":                                      "line 1: ",
 		"auth: {keys: [{" + entry + ", functions: []}]}":                                      "functions: is a list of 0",
 		"auth: {keys: [{" + entry + "}, {" + entry + "}]}":                                    "that of another key",
@@ -194,7 +194,7 @@ func TestMistakesInAuthNameTheirKeyAndNoSecret(t *testing.T) {
 		"auth: {jwt: {issuer: x}}":                                                            "auth.jwt.jwks: is missing",
 		"auth: {jwt: {jwks: 'https://u:c4n4ry@x/'}}":                                          "auth.jwt.issuer: is missing",
 		"auth: {jwt: {jwks: 'http://u:c4n4ry@x/', issuer: x, audience: x}}":                   "auth.jwt.jwks: is an http URL",
-		"auth: {jwt: {jwks: 'ldap://u:c4n4ry@x/', issuer: x, audience: x}}":                   "line 1: this is not the URL",
+		"auth: {jwt: {jwks: 'ldap://u:c4n4ry@x/', issuer: x, audience: x}}":                   "line 1: auth.jwt.jwks: this is not the URL",
 		"auth: {jwt: {jwks: 'https://x/', issuer: x, audience: x, algorithms: [HS256]}}":      `auth.jwt.algorithms: "HS256"`,
 		"auth: {clients: [{name: x, scopes: [read], subject: billing}]}":                      `auth.clients: "x": subject:`,
 		"auth: {clients: [{name: x, scopes: [read], subject: 'dns:a.b'}]}":                    "auth.clients: need tls.client_ca",

@@ -120,8 +120,12 @@ func (f *Function) check() error {
 	if f.HTTP != nil && f.HTTP.URL == "" {
 		return errors.New("http.url: is missing")
 	}
-	if min(f.Timeout, f.Retry.Backoff, f.TTL, f.IdleTTL) < 0 || min(f.Concurrency, f.Retry.Max, f.Processes, f.MaxJobs) < 0 || f.Rate < 0 {
-		return errors.New("a limit is less than zero")
+	if err := atLeastZero(
+		setting{"timeout", float64(f.Timeout)}, setting{"concurrency", float64(f.Concurrency)}, setting{"rate", f.Rate},
+		setting{"retry.max", float64(f.Retry.Max)}, setting{"retry.backoff", float64(f.Retry.Backoff)}, setting{"processes", float64(f.Processes)},
+		setting{"max_jobs", float64(f.MaxJobs)}, setting{"ttl", float64(f.TTL)}, setting{"idle_ttl", float64(f.IdleTTL)},
+	); err != nil {
+		return err
 	}
 	if _, err := f.user(); err != nil {
 		return fmt.Errorf("user: %w", err)

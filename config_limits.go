@@ -95,9 +95,6 @@ func (l Limits) gate() *limit.Gate {
 }
 
 func (c *Config) checkLimits(wrong func(key, format string, args ...any)) {
-	if c.Limits.Concurrency < 0 {
-		wrong("limits.concurrency", "less than zero")
-	}
 	check := func(key string, l Limit) {
 		if err := l.check(); err != nil {
 			wrong(key, "%v", err)
@@ -121,11 +118,11 @@ func (c *Config) checkLimits(wrong func(key, format string, args ...any)) {
 }
 
 func (l Limit) check() error {
-	switch {
-	case min(l.Burst, l.Concurrency, l.MaxJobs) < 0 || min(l.MaxBytes, l.MaxWorkload) < 0 || l.MaxWait < 0:
-		return errors.New("a limit is less than zero")
-	case l.Burst > 0 && l.Rate.per == "":
+	if l.Burst > 0 && l.Rate.per == "" {
 		return errors.New("burst is set, and rate is not")
 	}
-	return nil
+	return atLeastZero(
+		setting{"burst", float64(l.Burst)}, setting{"concurrency", float64(l.Concurrency)}, setting{"max_jobs", float64(l.MaxJobs)},
+		setting{"max_bytes", float64(l.MaxBytes)}, setting{"max_workload", float64(l.MaxWorkload)}, setting{"max_wait", float64(l.MaxWait)},
+	)
 }

@@ -29,11 +29,11 @@ func TestBadLimitsAreNamed(t *testing.T) {
 		"limits: {default: {rate: 1/d}}":                    "is not a rate",
 		"limits: {default: {rate: -1/s}}":                   "is not a rate",
 		"limits: {default: {burst: 3}}":                     "limits.default: burst is set, and rate is not",
-		"limits: {identities: {a: {concurrency: -1}}}":      `limits.identities["a"]: a limit is less than zero`,
+		"limits: {identities: {a: {concurrency: -1}}}":      `limits.identities["a"]: concurrency: is less than zero`,
 		"limits: {identities: {'': {concurrency: 1}}}":      `limits.identities[""]: has no name`,
 		"limits: {functions: {'a b': {concurrency: 1}}}":    `limits.functions["a b"]: `,
 		"limits: {functions: {a: {max_job: 1}}}":            "max_job",
-		"limits: {concurrency: -1}":                         "limits.concurrency: less than zero",
+		"limits: {concurrency: -1}":                         "limits.concurrency: is less than zero",
 		"limits: {functions: {'img.*': {rate: 0.5/m}}}":     "",
 		"limits: {default: {rate: 100/s, max_bytes: 1KiB}}": "",
 	} {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -155,12 +156,21 @@ func (t TLS) config() (*tls.Config, error) {
 	if t.MinVersion == "1.3" {
 		c.MinVersion = tls.VersionTLS13
 	}
-	pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+	pair, err := keyPair(t.Cert, t.Key)
 	if err != nil {
 		return nil, err
 	}
 	c.Certificates = []tls.Certificate{pair}
 	return c, t.clients(c)
+}
+
+// keyPair reads a certificate and its key. Its errors name the files.
+func keyPair(cert, key string) (tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil && !errors.As(err, new(*fs.PathError)) {
+		err = fmt.Errorf("cert %s and key %s: %w", cert, key, err)
+	}
+	return pair, err
 }
 
 // clients sets what c asks of clients.
@@ -205,9 +215,6 @@ func (c *Config) checkListen(wrong func(key, format string, args ...any)) {
 	}
 	if c.MaxConnections < 1 {
 		wrong("max_connections", "%d is less than 1", c.MaxConnections)
-	}
-	if c.DrainDelay < 0 {
-		wrong("drain_delay", "%v is less than zero", c.DrainDelay)
 	}
 	if _, err := c.TLS.config(); err != nil {
 		wrong("tls", "%v", err)

@@ -6,9 +6,12 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"gearman-gateway/internal/webhook"
 )
@@ -95,6 +98,22 @@ func (s Size) String() string {
 	return "0"
 }
 
+// Level is how much is logged: trace, debug, info, warn, error or disabled.
+type Level zerolog.Level
+
+// UnmarshalText reads what MarshalText writes.
+func (l *Level) UnmarshalText(b []byte) error {
+	if !slices.Contains([]string{"trace", "debug", "info", "warn", "error", "disabled"}, string(b)) {
+		return fmt.Errorf("%q is none of trace, debug, info, warn, error and disabled", b)
+	}
+	v, err := zerolog.ParseLevel(string(b))
+	*l = Level(v)
+	return err
+}
+
+// MarshalText writes the word.
+func (l Level) MarshalText() ([]byte, error) { return []byte(zerolog.Level(l).String()), nil }
+
 // URL is an http or https URL. Printed, it shows neither user nor query.
 type URL string
 
@@ -147,3 +166,20 @@ func (m Masked) String() string {
 
 // Secret signs deliveries. Printed, it is masked.
 type Secret = webhook.Secret
+
+// setting is a number in the configuration, and its key.
+type setting struct {
+	key string
+	n   float64
+}
+
+// atLeastZero returns an error for each that is not.
+func atLeastZero(settings ...setting) error {
+	var errs []error
+	for _, s := range settings {
+		if s.n < 0 {
+			errs = append(errs, fmt.Errorf("%s: is less than zero", s.key))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"gearman-gateway/internal/auth"
 	"gearman-gateway/internal/gearman"
 	"gearman-gateway/internal/httpapi"
@@ -75,7 +77,7 @@ func New(c Config) (*Gateway, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	c.Log = c.Log.Level(c.LogLevel)
+	c.Log = c.Log.Level(zerolog.Level(c.LogLevel))
 	t, err := c.GearmanTLS.config()
 	if err != nil {
 		return nil, err

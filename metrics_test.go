@@ -14,7 +14,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	dto "github.com/prometheus/client_model/go"
@@ -234,7 +233,7 @@ scrape_configs: [{job_name: gearman-gateway, scrape_timeout: 200ms, static_confi
 		t.Fatal(err)
 	}
 	c := exec.Command("prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:0")
-	log := &lines{}
+	log := &journal{}
 	c.Stderr = log
 	if err := c.Start(); err != nil {
 		t.Fatalf("%v: the tests need Debian's package prometheus; .ci/install installs it", err)
@@ -268,24 +267,6 @@ scrape_configs: [{job_name: gearman-gateway, scrape_timeout: 200ms, static_confi
 		return resp.StatusCode == http.StatusOK
 	})
 	return p
-}
-
-// lines is what a process writes. It is safe for concurrent use.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // hasData evaluates a query and reports whether any of its values is a number.

@@ -1,12 +1,15 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"reflect"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -120,22 +123,56 @@ func (g *Gateway) Reload(ctx context.Context, c Config) error {
 	return nil
 }
 
-// noteChanges logs that something else than what Reload takes has changed.
+// noteChanges logs which settings have changed that Reload does not take.
 func (g *Gateway) noteChanges(c *Config) {
-	before, after := g.c, *c
-	fixed := before.Webhooks.MaxBacklog == after.Webhooks.MaxBacklog && before.Workers.Concurrency == after.Workers.Concurrency &&
-		before.Workers.Grace == after.Workers.Grace && before.Workers.MaxDeaths == after.Workers.MaxDeaths &&
-		before.Limits.Concurrency == after.Limits.Concurrency
-	if before.TLS != (TLS{}) && after.TLS != (TLS{}) {
-		before.TLS, after.TLS = TLS{}, TLS{}
+	before, errBefore := g.c.flat()
+	after, errAfter := c.flat()
+	if err := errors.Join(errBefore, errAfter); err != nil {
+		g.c.Log.Warn().Err(err).Msg("what has changed that needs a restart cannot be told")
+		return
 	}
-	for _, x := range []*Config{&before, &after} {
-		x.Auth, x.Limits, x.Sinks, x.Callbacks, x.Webhooks = Auth{}, Limits{}, nil, Callbacks{}, Webhooks{}
-		x.Functions, x.Workers = nil, Workers{}
+	for key, value := range before {
+		if reflect.DeepEqual(value, after[key]) {
+			delete(after, key)
+		} else {
+			after[key] = nil
+		}
 	}
-	a, errA := yaml.Marshal(before)
-	b, errB := yaml.Marshal(after)
-	if errors.Join(errA, errB) != nil || !bytes.Equal(a, b) || !fixed {
-		g.c.Log.Warn().Msg("the configuration has changes that need a restart: only auth, the files of tls, limits, sinks, callbacks, webhooks, handlers and workers are reloaded")
+	changed := slices.DeleteFunc(slices.Sorted(maps.Keys(after)), func(key string) bool {
+		section, _, _ := strings.Cut(key, ".")
+		tlsFiles := section == "tls" && g.c.TLS != (TLS{}) && c.TLS != (TLS{})
+		return (slices.Contains(reloaded, section) || tlsFiles) && !slices.Contains(notReloaded, key)
+	})
+	if len(changed) > 0 {
+		g.c.Log.Warn().Strs("keys", changed).Msg("the configuration has changes that need a restart")
 	}
+}
+
+// What Reload takes, and what of it it does not.
+var (
+	reloaded    = []string{"auth", "limits", "sinks", "callbacks", "webhooks", "handlers", "workers"}
+	notReloaded = []string{"limits.concurrency", "webhooks.max_backlog", "workers.concurrency", "workers.grace", "workers.max_deaths"}
+)
+
+// flat returns the settings by their keys, of which those in a section have its name before a dot.
+func (c *Config) flat() (map[string]any, error) {
+	text, err := yaml.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	var sections map[string]any
+	if err := yaml.Unmarshal(text, &sections); err != nil {
+		return nil, err
+	}
+	flat := map[string]any{}
+	for name, value := range sections {
+		section, ok := value.(map[string]any)
+		if !ok {
+			flat[name] = value
+		}
+		for key, value := range section {
+			flat[name+"."+key] = value
+		}
+	}
+	return flat, nil
 }

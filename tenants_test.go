@@ -73,7 +73,7 @@ func TestNothingShowsACredential(t *testing.T) {
 	var printed []byte
 	url := start(t, func(c *gateway.Config) {
 		c.Auth.KeysFile = file
-		c.Log, c.LogLevel = zerolog.New(&log), zerolog.TraceLevel
+		c.Log, c.LogLevel = zerolog.New(&log), gateway.Level(zerolog.TraceLevel)
 		printed, _ = yaml.Marshal(c)
 	})
 	var answers []string

@@ -106,7 +106,7 @@ func TestNothingShowsASecretOfASink(t *testing.T) {
 	to.User, to.RawQuery = url.UserPassword("user", "p4ssw0rd!"), "token=t0ken&x=1"
 	var log journal
 	gw := start(t, func(c *gateway.Config) {
-		c.Data, c.LogLevel, c.Log = t.TempDir(), zerolog.TraceLevel, zerolog.New(&log)
+		c.Data, c.LogLevel, c.Log = t.TempDir(), gateway.Level(zerolog.TraceLevel), zerolog.New(&log)
 		c.Webhooks.Schedule = []gateway.Duration{0, 0}
 		c.Sinks = []gateway.Sink{{
 			Name: "echo", URL: gateway.URL(to.String()), Secret: parseSecret(t, sinkSecret), Headers: map[string]gateway.Masked{"X-Key": "h3ader"},

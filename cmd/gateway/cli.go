@@ -68,7 +68,7 @@ type settings struct {
 	TracingHeaders       *string            `help:"Headers for it, NAME=VALUE with commas between, percent-encoded." env:"GATEWAY_TRACING_HEADERS,OTEL_EXPORTER_OTLP_HEADERS" placeholder:"HEADERS"`
 	TracingSample        *float64           `help:"How many of the traces that begin here are sent, from 0 to 1 (1)." env:"GATEWAY_TRACING_SAMPLE" placeholder:"0.1"`
 	TracingServiceName   *string            `help:"What the gateway calls itself in traces (gearman-gateway)." env:"GATEWAY_TRACING_SERVICE_NAME,OTEL_SERVICE_NAME" placeholder:"NAME"`
-	LogLevel             *zerolog.Level     `help:"trace, debug, info, warn, error or disabled (info)." env:"GATEWAY_LOG_LEVEL" placeholder:"LEVEL"`
+	LogLevel             *gateway.Level     `help:"trace, debug, info, warn, error or disabled (info)." env:"GATEWAY_LOG_LEVEL" placeholder:"LEVEL"`
 }
 
 // usageError is a mistake in how the program was called or configured.
@@ -231,7 +231,7 @@ func (c *serveCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	config.Log = newLog(os.Stderr, config.LogLevel)
+	config.Log = newLog(os.Stderr, zerolog.Level(config.LogLevel))
 	config.Reload = c.config
 	if err := gateway.Run(context.Background(), config); err != nil {
 		config.Log.Error().Err(err).Msg("gateway ends with an error") // whatever LogLevel is
@@ -284,7 +284,7 @@ func (c *healthcheckCmd) Run() error {
 }
 
 type sinkCmd struct {
-	Listen  gateway.Address `help:"Where to listen." default:"127.0.0.1:9000" placeholder:"HOST:PORT"`
+	Listen  gateway.Address `help:"Where to listen (${default})." default:"127.0.0.1:9000" placeholder:"HOST:PORT"`
 	Secrets []string        `name:"secret" help:"Secrets of which one must have signed; none: signatures are not asked for." env:"GATEWAY_SINK_SECRET" placeholder:"whsec_…"`
 
 	FailRate *float64         `help:"Refuse so many of the deliveries, from 0 to 1 (0; 1 with --status)." placeholder:"0.3"`

@@ -95,8 +95,8 @@ func TestABadValueNamesItsKeyAndItsSource(t *testing.T) {
 	}{
 		"flag":               {nil, []string{"--sync-timeout", "3parsecs"}, []string{"--sync-timeout", "3parsecs"}},
 		"environment":        {[]string{"GATEWAY_LISTEN=nowhere"}, nil, []string{"GATEWAY_LISTEN", "nowhere"}},
-		"file":               {nil, []string{"--config", file}, []string{file, "line 2", "much"}},
-		"file, unknown key":  {nil, []string{"--config", unknown}, []string{unknown, "line 3", "colour"}},
+		"file":               {nil, []string{"--config", file}, []string{file, "line 2", "max_workload", "much"}},
+		"file, unknown key":  {nil, []string{"--config", unknown}, []string{unknown, "line 3", "sinks[0].colour"}},
 		"no such file":       {[]string{"GATEWAY_CONFIG=/nonexistent.yaml"}, nil, []string{"/nonexistent.yaml"}},
 		"unknown flag":       {nil, []string{"--colour=blue"}, []string{"--colour"}},
 		"open to the world":  {nil, []string{"--listen", "0.0.0.0:0"}, []string{"listen", "--allow-unauthenticated"}},
@@ -107,6 +107,11 @@ func TestABadValueNamesItsKeyAndItsSource(t *testing.T) {
 		"two documents":      {nil, []string{"--config", twice}, []string{twice, "second document"}},
 		"no handler":         {nil, []string{"--config", writeFile(t, "handlers: [{function: nosuch}]")}, []string{"handlers[0]", "nosuch"}},
 		"a sink's name":      {nil, []string{"--config", writeFile(t, "sinks: [{name: callbacks, url: 'http://x/'}]")}, []string{"sinks[0].name", "callbacks"}},
+		"kind of a value":    {nil, []string{"--config", writeFile(t, "handlers:\n  - {function: a, exec: [cat], concurrency: two}\n")}, []string{"line 2", "handlers[0].concurrency", "two"}},
+		"less than zero":     {nil, []string{"--config", writeFile(t, "handlers: [{function: a, exec: [cat], idle_ttl: -1s, persistent: true}]")}, []string{"handlers[0]: idle_ttl"}},
+		"no certificate":     {nil, []string{"--tls-cert=" + file, "--tls-key=" + unknown}, []string{"tls", file, unknown}},
+		"level":              {nil, []string{"--log-level=loud"}, []string{"--log-level", "loud", "warn"}},
+		"TLS to nobody":      {nil, []string{"--gearman-tls"}, []string{"gearman_tls", "embedded"}},
 		"two mistakes":       {nil, []string{"--concurrency=0", "--max-workload=2GiB"}, []string{"workers.concurrency", "max_workload"}},
 	} {
 		_, stderr, code := execute(t, test.env, test.args...)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -198,9 +199,11 @@ func (g *Gateway) openRecords(ctx context.Context) error {
 func (g *Gateway) jobServers() ([]gearman.Options, error) {
 	addrs := g.c.Gearman
 	if len(addrs) == 0 {
-		engine := jobserver.New(jobserver.Options{
-			Listen: string(g.c.Jobserver.Listen), MaxBody: g.c.maxPacket(), Version: g.c.Version, Log: g.c.Log,
-		})
+		o := jobserver.Options{Listen: string(g.c.Jobserver.Listen), MaxBody: g.c.maxPacket(), Version: g.c.Version, Log: g.c.Log}
+		if g.c.Data != "" { // which the store has locked
+			o.Queue = filepath.Join(g.c.Data, "queue.jsonl")
+		}
+		engine := jobserver.New(o)
 		if err := engine.Start(); err != nil {
 			return nil, portTaken(err, "jobserver.listen", "--jobserver-listen, or --gearman with the address of a job server that runs already")
 		}
@@ -282,7 +285,7 @@ func (g *Gateway) identify(r *http.Request) (*auth.Identity, error) {
 //  2. the worker pool: no new jobs; those that run end and their results reach the job server. It takes jobs for as long as a request
 //     may wait for one of them, at most for half of the time that there is: what it takes then has the other half to end;
 //  3. the ledger submits no more, then the connections to the job servers;
-//  4. the embedded job server, with what is still queued in it;
+//  4. the embedded job server, which keeps what is queued in the data directory, if there is one;
 //  5. the webhooks, because all of the above cause events;
 //  6. the traces, of all of the above;
 //  7. the data directory, when all that was told of jobs, events and deliveries is stored;

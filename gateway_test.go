@@ -542,6 +542,41 @@ func TestAtTheEndACommandThatIgnoresSIGTERMIsKilled(t *testing.T) {
 	}
 }
 
+// What the embedded job server has queued in the background is there after a restart, under its id and its handle. The command that runs
+// when the end comes is killed, and runs again.
+func TestTheEmbeddedQueueOutlivesTheGateway(t *testing.T) {
+	dir := t.TempDir()
+	c := gateway.DefaultConfig()
+	c.Listen, c.Jobserver.Listen, c.Data = gateway.Listen{"127.0.0.1:0"}, "127.0.0.1:0", filepath.Join(dir, "data")
+	started, free := filepath.Join(dir, "started"), filepath.Join(dir, "free")
+	c.Workers.Grace, c.DrainDelay = gateway.Duration(100*time.Millisecond), gateway.Duration(time.Millisecond)
+	c.Functions = []gateway.Function{{
+		Function: "one", Exec: []string{"sh", "-c", `echo >>"$0"; test -e "$1" && cat && exit; sleep 60 & wait`, started, free}, Concurrency: 1,
+	}}
+	g := running(t, c)
+	first, second := submit(t, "http://"+g.Addr(), `{"function":"one","workload":"a"}`), submit(t, "http://"+g.Addr(), `{"function":"one","workload":"b","priority":"low"}`)
+	poll(t, "the command to run", func() bool { _, err := os.Stat(started); return err == nil })
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = g.Stop(now) // which says that it cut short what ran
+	if err := os.WriteFile(free, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	url := "http://" + running(t, c).Addr()
+	for want, job := range map[string]answer{"a": first, "b": second} {
+		for _, name := range []string{"id", "handle"} {
+			got := get(t, url+"/jobs/"+job.field(t, name).(string)+"?wait=20s")
+			if got.status != 200 || got.field(t, "state") != "completed" || got.field(t, "result") != want || got.field(t, "id") != job.field(t, "id") {
+				t.Errorf("%s by its %s: %d %s", want, name, got.status, got.body)
+			}
+		}
+	}
+	if runs, err := os.ReadFile(started); err != nil || string(runs) != "\n\n\n" {
+		t.Errorf("%d runs, want 3: %v", len(runs), err)
+	}
+}
+
 // A caller that goes away frees its place at once, and costs the job nothing.
 func TestACallerThatGoesAway(t *testing.T) {
 	engines(t, func(t *testing.T, set func(*gateway.Config)) {

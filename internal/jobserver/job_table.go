@@ -21,6 +21,13 @@ type jobPage struct {
 
 func newJobTable() jobTable { return jobTable{pages: map[uint64]*jobPage{}} }
 
+// startAfter says of an empty table that all jobs up to a number have ended.
+func (t *jobTable) startAfter(number uint64) {
+	if t.len == 0 {
+		t.first, t.last = number/pageJobs, number/pageJobs
+	}
+}
+
 // get returns the job of that number, nil if there is none.
 func (t *jobTable) get(number uint64) *job {
 	if p := t.pages[number/pageJobs]; p != nil {

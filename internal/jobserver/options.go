@@ -12,6 +12,8 @@ import (
 type Options struct {
 	// Listen is host:port; port 0 takes a free one. "" means 127.0.0.1:4730, Gearman's port on the loopback interface.
 	Listen string
+	// Queue is a file for jobs in the background that are queued at Stop; Start takes them up again. "" means that they are lost.
+	Queue string
 	// MaxBody is the largest body of a packet, in bytes. A bigger one is answered with ERROR and the connection closed.
 	// 0 means wire.DefaultMaxBody.
 	MaxBody int

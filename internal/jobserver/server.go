@@ -1,5 +1,5 @@
-// Package jobserver is a Gearman job server to embed: jobs in memory, every packet that a client or worker of any language
-// sends, and the admin text protocol on the same port.
+// Package jobserver is a Gearman job server to embed: jobs in memory, and in a file while it is stopped; every packet that a client
+// or worker of any language sends, and the admin text protocol on the same port.
 //
 // To its peers it looks like gearmand 1.1.20, save for what gearmand gets wrong:
 //   - No job is lost by coalescing. A background submit makes a job outlive its clients whoever was first, and a queued job
@@ -76,6 +76,9 @@ func (s *Server) Start() error {
 	if err != nil {
 		return fmt.Errorf("job server on %s: %w", s.opts.Listen, err)
 	}
+	if err := s.load(); err != nil {
+		return errors.Join(fmt.Errorf("queue of the job server: %w", err), listener.Close())
+	}
 	s.listener = listener
 	s.running.Go(s.accept)
 	s.running.Go(s.watchClock)
@@ -91,7 +94,8 @@ func (s *Server) Addr() string {
 	return s.listener.Addr().String()
 }
 
-// Stop closes the listener and every connection, waits until all goroutines have ended, and with them all jobs are gone.
+// Stop closes the listener and every connection and waits until all goroutines have ended. Jobs in the background are kept in
+// Options.Queue, those that ran too; without it, or if that fails, all jobs are gone, and the log says how many.
 // Peers see the end of the stream and no packets, as with gearmand. Calling it again does nothing.
 func (s *Server) Stop() {
 	s.mu.Lock()
@@ -113,18 +117,8 @@ func (s *Server) Stop() {
 		}
 	}
 	s.running.Wait()
-	if first {
-		s.tellLost()
-	}
-}
-
-// tellLost logs what goes with the server: jobs in the background, since the others' clients are gone.
-func (s *Server) tellLost() {
-	s.mu.Lock()
-	n := s.jobs.len
-	s.mu.Unlock()
-	if n > 0 {
-		s.log.Warn().Int("jobs", n).Msg("jobs in the background that were still queued are lost: the embedded job server has them in memory alone")
+	if first && s.listener != nil { // else Start has failed, and what was kept is still where it was
+		s.keep()
 	}
 }
 

@@ -46,7 +46,8 @@ type Config struct {
 	Tracing              Tracing    `yaml:"tracing"`
 	LogLevel             Level      `yaml:"log_level"`
 
-	// Handlers are functions of the program that imports this package; they are registered beside the built-in ones.
+	// Handlers are functions of the program that imports this package; they are registered beside the built-in ones. One that has a
+	// method Close is closed when the gateway stops.
 	Handlers map[string]Handler `yaml:"-"`
 	// Reload reads the configuration anew when Run gets SIGHUP; nil: then nothing happens.
 	Reload func() (Config, error) `yaml:"-"`

@@ -255,7 +255,7 @@ func (g *Gateway) reloadPool(c *Config, functions map[string]workerpool.Function
 	}
 	g.metrics.Know(slices.Sorted(maps.Keys(functions)))
 	pool, err := workerpool.New(workerpool.Options{
-		Servers: g.servers, Functions: functions, Limits: limits, Concurrency: w.Concurrency, Grace: time.Duration(w.Grace) + killTime,
+		Servers: g.servers, Functions: functions, Kept: slices.Collect(maps.Values(g.c.Handlers)), Limits: limits, Concurrency: w.Concurrency, Grace: time.Duration(w.Grace) + killTime,
 		MaxDeaths: w.MaxDeaths, Observer: g.records, Meter: g.metrics, Events: g.outbox, Log: c.Log, Tracer: g.tracer,
 		Exit: func(reason string) { g.left <- reason },
 	})

@@ -488,7 +488,7 @@ type closable struct{ closed chan struct{} }
 func (h *closable) Run(context.Context, *gateway.Job) ([]byte, error) { return nil, nil }
 func (h *closable) Close()                                            { close(h.closed) }
 
-func TestAReloadThatFailsClosesNoHandlerOfYourOwn(t *testing.T) {
+func TestAReloadClosesNoHandlerOfYourOwn(t *testing.T) {
 	c := gateway.DefaultConfig()
 	c.Listen, c.Jobserver.Listen = gateway.Listen{"127.0.0.1:0"}, "127.0.0.1:0"
 	own := &closable{make(chan struct{})}
@@ -500,15 +500,24 @@ func TestAReloadThatFailsClosesNoHandlerOfYourOwn(t *testing.T) {
 	if err := g.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c.Functions = []gateway.Function{{Function: "missing", Exec: []string{"/nonexistent"}}}
-	if err := g.Reload(t.Context(), c); err == nil {
+	failing, other := c, c
+	failing.Functions = []gateway.Function{{Function: "missing", Exec: []string{"/nonexistent"}}}
+	other.Functions = []gateway.Function{{Function: "own", Exec: []string{"cat"}}}
+	if err := g.Reload(t.Context(), failing); err == nil {
 		t.Error("a command that is missing: no error")
 	}
-	select {
-	case <-own.closed:
-		t.Error("the handler was closed, and is still in use")
-		return // Stop would close it again
-	default:
+	for _, next := range []gateway.Config{other, c} {
+		if err := g.Reload(t.Context(), next); err != nil {
+			t.Error(err)
+		}
+		if a := submit(t, "http://"+g.Addr(), `{"function":"own","mode":"sync"}`); a.field(t, "state") != "completed" {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+		select {
+		case <-own.closed:
+			t.Fatal("the handler was closed, and is still in use or may come back")
+		default:
+		}
 	}
 	if err := g.Stop(t.Context()); err != nil {
 		t.Error(err)

@@ -24,6 +24,7 @@ type Options struct {
 	// Functions are by name. Their handlers are the pool's from New on: one that has a method Close, with an error or without, and is
 	// comparable, as pointers are, is closed when no function has it any more and its last run has ended, at the latest by Stop.
 	Functions   map[string]Function
+	Kept        []Handler // may come back by a Reload, so that they are closed by Stop alone
 	Limits      Limits
 	ID          string        // what the worker calls itself; "": host name, process id and time
 	Concurrency int           // jobs at a time, over all functions and servers; 0: 8
@@ -115,6 +116,9 @@ func New(o Options) (*Pool, error) {
 	p.handlers.uses = map[Handler]int{}
 	p.soft, p.quit = context.WithCancel(context.Background())
 	p.jobs, p.cancel = context.WithCancelCause(context.Background())
+	for _, h := range o.Kept {
+		p.hold(h)
+	}
 	p.apply(o.Functions)
 	return p, nil
 }
@@ -141,6 +145,9 @@ func (p *Pool) Stop(ctx context.Context) error {
 	p.reloading.Lock()
 	p.apply(nil)
 	p.reloading.Unlock()
+	for _, h := range p.o.Kept {
+		p.letGo(h)
+	}
 	p.handlers.Lock()
 	p.handlers.stopped = true
 	p.handlers.Unlock()

@@ -26,7 +26,7 @@ type life struct {
 	done  sync.WaitGroup     // the workers' goroutines
 
 	// guarded by p.mu
-	workers []*gearman.Worker
+	workers map[*gearman.Worker]struct{}  // that run
 	leaving map[string]context.CancelFunc // ends the connections of a function with limits
 	reason  string                        // why it leaves, if that is a limit
 	exit    bool                          // and nobody follows
@@ -46,7 +46,7 @@ func (p *Pool) begin() *life {
 		return nil
 	}
 	p.lives++
-	l := &life{p: p, id: p.o.ID, began: time.Now(), leaving: map[string]context.CancelFunc{}}
+	l := &life{p: p, id: p.o.ID, began: time.Now(), workers: map[*gearman.Worker]struct{}{}, leaving: map[string]context.CancelFunc{}}
 	for range p.o.Servers {
 		l.up = append(l.up, make(chan struct{}))
 	}
@@ -89,7 +89,7 @@ func (l *life) join(name string, roster *gearman.Roster) {
 				}
 			},
 		})
-		l.workers = append(l.workers, w)
+		l.workers[w] = struct{}{}
 		l.done.Go(func() {
 			if name != "" { // so that what it tells comes after the first connection's
 				select {
@@ -98,6 +98,9 @@ func (l *life) join(name string, roster *gearman.Roster) {
 				}
 			}
 			w.Run(ctx)
+			l.p.mu.Lock()
+			delete(l.workers, w)
+			l.p.mu.Unlock()
 		})
 	}
 }

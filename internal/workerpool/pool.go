@@ -171,7 +171,7 @@ func (p *Pool) wait(ctx context.Context, left <-chan struct{}) error {
 	}
 	abandoned := p.running.Load()
 	p.mu.Lock()
-	for _, w := range p.life.workers {
+	for w := range p.life.workers {
 		w.Abort()
 	}
 	p.mu.Unlock()

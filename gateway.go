@@ -198,13 +198,21 @@ func (g *Gateway) openRecords(ctx context.Context) error {
 // jobServers starts the embedded job server where no other is configured, and returns how to reach what there is.
 func (g *Gateway) jobServers() ([]gearman.Options, error) {
 	addrs := g.c.Gearman
+	queue := ""
+	if g.c.Data != "" { // which the store has locked
+		queue = filepath.Join(g.c.Data, "queue.jsonl")
+	}
+	if len(addrs) > 0 && jobserver.Kept(queue) {
+		g.c.Log.Warn().Str("file", queue).Msg("the embedded job server has left jobs that nobody runs: start once without gearman for them, or remove the file")
+	}
 	if len(addrs) == 0 {
-		o := jobserver.Options{Listen: string(g.c.Jobserver.Listen), MaxBody: g.c.maxPacket(), Version: g.c.Version, Log: g.c.Log}
-		if g.c.Data != "" { // which the store has locked
-			o.Queue = filepath.Join(g.c.Data, "queue.jsonl")
-		}
-		engine := jobserver.New(o)
-		if err := engine.Start(); err != nil {
+		engine := jobserver.New(jobserver.Options{
+			Listen: string(g.c.Jobserver.Listen), Queue: queue, MaxBody: g.c.maxPacket(), Version: g.c.Version, Log: g.c.Log,
+		})
+		switch err := engine.Start(); {
+		case errors.Is(err, jobserver.ErrQueue):
+			return nil, fmt.Errorf("data: %w", err)
+		case err != nil:
 			return nil, portTaken(err, "jobserver.listen", "--jobserver-listen, or --gearman with the address of a job server that runs already")
 		}
 		g.engine = engine

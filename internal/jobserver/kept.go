@@ -94,6 +94,17 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// Kept reports whether a file of Options.Queue has jobs. One that is not there has none, nor has one that cannot be read.
+func Kept(file string) bool {
+	f, err := os.Open(file)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	lines := json.NewDecoder(f)
+	return lines.Decode(new(keptHead)) == nil && lines.More()
+}
+
 // load takes up what an earlier life has kept, and removes the file.
 func (s *Server) load() error {
 	if s.opts.Queue == "" {

@@ -29,8 +29,14 @@ func TestJobsInTheBackgroundOutliveTheServer(t *testing.T) {
 		"ran":       c.submit(wire.SubmitJobBG, "ran", "", "again"),
 	}
 	w.grab(handles["ran"])
+	if jobserver.Kept(file) {
+		t.Error("jobs are kept before the end")
+	}
 	last := c.submit(wire.SubmitJob, "f", "", "whose client is gone")
 	s.Stop()
+	if !jobserver.Kept(file) {
+		t.Error("no jobs are kept")
+	}
 
 	s = start(t, jobserver.Options{Queue: file})
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
@@ -69,6 +75,9 @@ func TestHandlesGoOn(t *testing.T) {
 			handles = append(handles, h)
 		}
 		s.Stop()
+		if jobserver.Kept(file) {
+			t.Error("jobs are kept, and all have ended")
+		}
 	}
 	seen := map[string]bool{}
 	for _, h := range handles {
@@ -111,7 +120,7 @@ func TestAQueueThatCannotBeRead(t *testing.T) {
 		s := jobserver.New(jobserver.Options{Listen: "127.0.0.1:0", Queue: file})
 		err := s.Start()
 		s.Stop()
-		if err == nil || !strings.Contains(err.Error(), file) {
+		if !errors.Is(err, jobserver.ErrQueue) || !strings.Contains(err.Error(), file) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if after, err := os.ReadFile(file); string(after) != text {

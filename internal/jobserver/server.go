@@ -69,15 +69,18 @@ func New(o Options) *Server {
 	}
 }
 
+// ErrQueue: the file of Options.Queue is there and cannot be read, or not be removed.
+var ErrQueue = errors.New("queue of the job server")
+
 // Start listens and returns; connections are served until Stop. An address that cannot be had is named in the error, which
-// wraps the cause (syscall.EADDRINUSE for a taken port). A Server is started once.
+// wraps the cause (syscall.EADDRINUSE for a taken port); else it is ErrQueue. A Server is started once.
 func (s *Server) Start() error {
 	listener, err := net.Listen("tcp", s.opts.Listen)
 	if err != nil {
 		return fmt.Errorf("job server on %s: %w", s.opts.Listen, err)
 	}
 	if err := s.load(); err != nil {
-		return errors.Join(fmt.Errorf("queue of the job server: %w", err), listener.Close())
+		return errors.Join(fmt.Errorf("%w: %w", ErrQueue, err), listener.Close())
 	}
 	s.listener = listener
 	s.running.Go(s.accept)

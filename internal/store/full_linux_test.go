@@ -1,13 +1,11 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -159,21 +157,4 @@ func TestCloseOnAFullDiskSaysWhatIsLost(t *testing.T) {
 	if err := d.Close(); err == nil || !strings.Contains(err.Error(), fmt.Sprint(3, " changes are lost")) {
 		t.Errorf("got %v, want it to say that 3 changes are lost", err)
 	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

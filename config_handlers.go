@@ -127,6 +127,9 @@ func (f *Function) check() error {
 	); err != nil {
 		return err
 	}
+	if l := f.Limits; l.Cgroup == "" && (l.Processes != 0 || l.CPUs != 0) {
+		return errors.New("limits.cgroup: is missing: without it limits.processes and limits.cpus cannot be enforced")
+	}
 	if _, err := f.user(); err != nil {
 		return fmt.Errorf("user: %w", err)
 	}

@@ -110,6 +110,7 @@ func TestABadValueNamesItsKeyAndItsSource(t *testing.T) {
 		"kind of a value":    {nil, []string{"--config", writeFile(t, "handlers:\n  - {function: a, exec: [cat], concurrency: two}\n")}, []string{"line 2", "handlers[0].concurrency", "two"}},
 		"less than zero":     {nil, []string{"--config", writeFile(t, "handlers: [{function: a, exec: [cat], idle_ttl: -1s, persistent: true}]")}, []string{"handlers[0]: idle_ttl"}},
 		"no certificate":     {nil, []string{"--tls-cert=" + file, "--tls-key=" + unknown}, []string{"tls", file, unknown}},
+		"no control group":   {nil, []string{"--config", writeFile(t, "handlers: [{function: a, exec: [cat], limits: {processes: 3}}]")}, []string{"handlers[0]: limits.cgroup", "processes"}},
 		"level":              {nil, []string{"--log-level=loud"}, []string{"--log-level", "loud", "warn"}},
 		"TLS to nobody":      {nil, []string{"--gearman-tls"}, []string{"gearman_tls", "embedded"}},
 		"two mistakes":       {nil, []string{"--concurrency=0", "--max-workload=2GiB"}, []string{"workers.concurrency", "max_workload"}},

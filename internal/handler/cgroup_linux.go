@@ -2,8 +2,10 @@ package handler
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -21,7 +23,10 @@ type cgroup struct {
 	dir  *os.File // for clone3, which starts the process inside
 }
 
-// probeCgroup says why no group can be made with the limits.
+// ownGroups begins the names of this process's groups.
+var ownGroups = fmt.Sprintf("job-%x-", rand.Uint64())
+
+// probeCgroup says why no process can be started in a group with the limits.
 func probeCgroup(l Limits) error {
 	if _, err := os.Stat(filepath.Join(l.Cgroup, "cgroup.procs")); err != nil {
 		return fmt.Errorf("not a cgroup v2 directory: %w", err)
@@ -32,16 +37,39 @@ func probeCgroup(l Limits) error {
 			_ = os.WriteFile(filepath.Join(l.Cgroup, "cgroup.subtree_control"), []byte("+"+controller), 0o600)
 		}
 	}
+	sweep(l.Cgroup)
 	g, err := newCgroup(l)
 	if err != nil {
 		return err
 	}
-	return g.remove()
+	return errors.Join(g.startable(), g.remove())
+}
+
+// sweep removes the groups of a gateway that was killed, but for those in which a command still runs.
+func sweep(dir string) {
+	groups, _ := filepath.Glob(filepath.Join(dir, "job-*")) // the pattern is right
+	for _, path := range groups {
+		if !strings.HasPrefix(filepath.Base(path), ownGroups) {
+			_ = syscall.Rmdir(path)
+		}
+	}
+}
+
+// startable says why no process can be started in the group, which may be so though it could be made: clone3 is refused by the seccomp
+// filters of systemd (RestrictNamespaces=) and of containers, and where the group above has processes of its own.
+func (g *cgroup) startable() error {
+	a := &syscall.SysProcAttr{}
+	g.join(a)
+	_, err := os.StartProcess("/dev/null/none", []string{"none"}, &os.ProcAttr{Sys: a})
+	if errors.Is(err, syscall.ENOTDIR) { // the process was there, and found no program
+		return nil
+	}
+	return fmt.Errorf("no process can be started in a control group there: %w", err)
 }
 
 // newCgroup makes a group with the limits.
 func newCgroup(l Limits) (_ *cgroup, err error) {
-	path, err := os.MkdirTemp(l.Cgroup, "job-")
+	path, err := os.MkdirTemp(l.Cgroup, ownGroups)
 	if err != nil {
 		return nil, err
 	}
@@ -72,11 +100,21 @@ func (g *cgroup) limit(l Limits) error {
 		if !f.set {
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(g.path, f.name), []byte(f.value), 0o600); err != nil && f.must {
+		if err := g.write(f.name, f.value); err != nil && f.must {
 			return err
 		}
 	}
 	return nil
+}
+
+// write writes to a file of the group, which is not there if a controller is missing.
+func (g *cgroup) write(name, value string) error {
+	f, err := os.OpenFile(filepath.Join(g.path, name), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
 
 // join makes a process start inside the group.
@@ -97,7 +135,7 @@ func (g *cgroup) later(name string) (*os.File, error) {
 
 // kill ends every process of the group, whatever process group or session it is in. It needs Linux 5.14; before, only the process
 // group is ended.
-func (g *cgroup) kill() { _ = os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0o600) }
+func (g *cgroup) kill() { _ = g.write("cgroup.kill", "1") }
 
 // oomKilled says whether the group ran out of memory.
 func (g *cgroup) oomKilled() bool {

@@ -1,7 +1,13 @@
 package handler
 
 import (
+	"errors"
+	"io/fs"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,6 +29,11 @@ func TestTheLimitsOfAControlGroup(t *testing.T) {
 		{Limits{CPUs: 0.001}, map[string]string{"cpu.max": "1000 100000"}}, // the kernel takes no less
 	} {
 		g := &cgroup{path: t.TempDir()}
+		for name := range test.want { // as the kernel makes them, with the controllers
+			if err := os.WriteFile(filepath.Join(g.path, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := g.limit(test.limits); err != nil {
 			t.Fatal(err)
 		}
@@ -38,6 +49,86 @@ func TestTheLimitsOfAControlGroup(t *testing.T) {
 		if diff := cmp.Diff(test.want, got); diff != "" {
 			t.Error(diff)
 		}
+	}
+}
+
+func TestAMissingControllerIsNamed(t *testing.T) {
+	g := &cgroup{path: t.TempDir()}
+	if err := g.limit(Limits{CPUs: 1}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "cpu.max") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A group can be made, in a directory at least, in which no process can be started.
+func TestAGroupInWhichNothingCanBeStarted(t *testing.T) {
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if err := (&cgroup{dir.Name(), dir}).startable(); err == nil || !strings.Contains(err.Error(), "no process") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// hierarchy makes a control group of the kernel's, which may be without controllers.
+func hierarchy(t *testing.T) (dir string) {
+	t.Helper()
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Stat(root + "/cgroup.controllers"); err != nil {
+			continue
+		}
+		dir, err := os.MkdirTemp(root, "handler-test-")
+		if err == nil {
+			t.Cleanup(func() {
+				if err := syscall.Rmdir(dir); err != nil {
+					t.Error(err)
+				}
+			})
+			return dir
+		}
+	}
+	t.Skip("no cgroup v2 hierarchy in which a group can be made: it needs root, outside a container")
+	return ""
+}
+
+// What a gateway has left that was killed goes at the next start; what is still in use stays, and so do this one's own.
+func TestGroupsThatWereLeft(t *testing.T) {
+	dir := hierarchy(t)
+	left, used, own := filepath.Join(dir, "job-1"), filepath.Join(dir, "job-2"), filepath.Join(dir, ownGroups+"1")
+	for _, path := range []string{left, used, own} {
+		if err := os.Mkdir(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Open(used)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	g := &cgroup{used, f}
+	a := &syscall.SysProcAttr{}
+	g.join(a)
+	sleep := exec.Command("sleep", "60")
+	sleep.SysProcAttr = a
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := probeCgroup(Limits{Cgroup: dir}); err != nil {
+		t.Error(err)
+	}
+	for path, want := range map[string]bool{left: false, used: true, own: true} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	g.kill()
+	_ = sleep.Wait() // it was killed
+	if err := errors.Join(g.remove(), os.Remove(own)); err != nil {
+		t.Error(err)
+	}
+	if groups, _ := filepath.Glob(filepath.Join(dir, "job-*")); len(groups) > 0 {
+		t.Errorf("left: %v", groups)
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 // With Cgroup, every process of the handler and all that it starts are in a control group of its own, where Memory counts for all of
 // them together and is enforced by the kernel's out-of-memory killer, which ends all of them; Processes and CPUs are possible only
 // there. Whatever has left the process group is ended with the job, too. Where the directory cannot be used, or lacks a
-// controller that is needed, a warning is logged and Memory is the rlimit again.
+// controller that is needed, a warning is logged: Memory is the rlimit again, and Processes and CPUs bound nothing.
 type Limits struct {
 	Memory    int64         // bytes of private writable memory; what is only reserved does not count
 	CPU       time.Duration // CPU time, rounded up to seconds; then SIGXCPU, and a second later SIGKILL
@@ -44,6 +44,8 @@ func (l Limits) check() error {
 		return fmt.Errorf("%d open files are too few for any program: at least 8", l.Files)
 	case l.Memory > 0 && l.Memory < 1<<20:
 		return fmt.Errorf("%d bytes of memory are too few for any program: at least 1 MiB", l.Memory)
+	case l.Memory > 0 && l.Memory < 16<<20 && l.Cgroup != "" && (l.CPU > 0 || l.Files > 0):
+		return fmt.Errorf("%d bytes of memory in a control group are too few for what sets the other limits: at least 16 MiB", l.Memory)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package jobserver
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -19,15 +20,15 @@ type ability struct {
 var errTimeout = &refusal{"INVALID_COMMAND", "The timeout of CAN_DO_TIMEOUT is not a number of milliseconds"}
 
 // canDo registers a function, or registers it anew. timeout is the text of CAN_DO_TIMEOUT, nil for CAN_DO; 0 and less are no
-// timeout.
+// timeout. libgearman's workers write theirs as an unsigned 32-bit number, -1 too, and an ERROR would make them stop.
 func (s *Server) canDo(c *conn, arg, timeout []byte) *refusal {
 	var limit time.Duration
 	if timeout != nil {
-		ms, err := strconv.ParseInt(string(untilNUL(timeout)), 10, 32)
+		ms, err := strconv.ParseInt(string(untilNUL(timeout)), 10, 64)
 		if err != nil {
 			return errTimeout
 		}
-		limit = time.Duration(max(ms, 0)) * time.Millisecond
+		limit = time.Duration(min(max(ms, 0), math.MaxUint32)) * time.Millisecond
 	}
 	if i := c.ability(arg); i >= 0 {
 		c.abilities[i].timeout = limit

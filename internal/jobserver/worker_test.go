@@ -118,6 +118,20 @@ func TestJobOverItsTimeFails(t *testing.T) {
 	c.wantStatus(h, "1 1 0 0")
 }
 
+func TestTimeoutAsLibgearmanWritesIt(t *testing.T) {
+	s := start(t, jobserver.Options{})
+	c, w := connect(t, s), connect(t, s)
+	// -1 and what else does not fit 31 bits; then what would overflow a time.Duration.
+	for _, ms := range []string{"4294967295", "3000000000", "-1", "9223372036854775807"} {
+		w.send(wire.CanDoTimeout, "f", ms)
+		h := c.submit(wire.SubmitJob, "f", "", "")
+		w.grab(h)
+		w.send(wire.WorkComplete, h, "")
+		c.want(wire.WorkComplete, h, "")
+		w.send(wire.ResetAbilities)
+	}
+}
+
 func TestEachJobWakesOneSleeper(t *testing.T) {
 	s := start(t, jobserver.Options{})
 	s.NeverOversleep()

@@ -126,7 +126,8 @@ func (s *Server) abandonWatches(c *conn) {
 }
 
 // abandonJobs gives what a worker held to others. It goes from the last grabbed to the first, so that each finds its place at
-// the head of its queue.
+// the head of its queue. A job that has seen a worker die before goes to the end: if it is what kills them, and were first each
+// time, no other would run.
 func (s *Server) abandonJobs(c *conn) {
 	for n := c.held.back; n != nil; n = c.held.back {
 		j := n.item
@@ -138,6 +139,9 @@ func (s *Server) abandonJobs(c *conn) {
 			s.log.Warn().Str("function", j.fn.name).Uint64("job", j.number).Uint32("attempts", j.attempts).
 				Msg("job fails: its workers died")
 			s.fail(j)
+		case j.attempts > 1:
+			s.detach(j)
+			s.enqueue(j)
 		default:
 			s.detach(j)
 			s.requeue(j)

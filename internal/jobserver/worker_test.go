@@ -31,6 +31,22 @@ func TestDeadWorkersJobsGoToOthersInTheirOrder(t *testing.T) {
 	c.want(wire.WorkComplete, handles[0], "r")
 }
 
+func TestJobThatKillsItsWorkersHoldsUpNoOther(t *testing.T) {
+	s := start(t, jobserver.Options{})
+	c := connect(t, s)
+	poison := c.submit(wire.SubmitJob, "f", "", "")
+	other := c.submit(wire.SubmitJob, "f", "", "")
+	for range 2 {
+		w := worker(t, s, "f")
+		w.grab(poison)
+		w.close()
+		eventually(t, "worker gone", func() bool { return functionStatus(t, s, "f") == "2 0 0" })
+	}
+	w := worker(t, s, "f")
+	w.grab(other)
+	w.grab(poison)
+}
+
 func TestDeadWorkersJobWakesASleeper(t *testing.T) {
 	s := start(t, jobserver.Options{})
 	c, doomed, other := connect(t, s), worker(t, s, "f"), worker(t, s, "f")

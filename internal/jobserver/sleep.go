@@ -82,8 +82,15 @@ func (s *Server) rouseFor(c *conn) {
 	}
 }
 
-// overslept is called when a woken worker has let wakeGrace pass.
+// overslept is called when a woken worker has let wakeGrace pass. Others may be as busy as it is, workers of two job servers say, and
+// one at a time each would cost a job wakeGrace: where too few are woken, now all that sleep are.
 func (s *Server) overslept(c *conn) {
 	s.rise(c)
-	s.rouseFor(c)
+	for _, a := range c.abilities {
+		if a.fn.woken < a.fn.ready {
+			for a.fn.sleepers.front != nil {
+				s.wake(a.fn.sleepers.front.item.conn)
+			}
+		}
+	}
 }

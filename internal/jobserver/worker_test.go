@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"gearman-gateway/internal/gearman/wire"
 	"gearman-gateway/internal/jobserver"
@@ -204,6 +205,24 @@ func TestWokenWorkerIsReplacedWhenItIsNoUse(t *testing.T) {
 			second.want(wire.Noop)
 			second.grab(h)
 		})
+	}
+}
+
+func TestJobDoesNotWaitForEachSleeperThatIsBusyElsewhere(t *testing.T) {
+	s := start(t, jobserver.Options{})
+	c := connect(t, s)
+	const busy = 8
+	for range busy {
+		worker(t, s, "f").sleep()
+	}
+	idle := worker(t, s, "f")
+	idle.sleep()
+	begin := time.Now()
+	h := c.submit(wire.SubmitJobBG, "f", "", "")
+	idle.want(wire.Noop)
+	idle.grab(h)
+	if took := time.Since(begin); took > busy*time.Second { // one at a time takes this at least
+		t.Errorf("the idle worker was woken after %v", took)
 	}
 }
 

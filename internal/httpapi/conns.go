@@ -18,6 +18,7 @@ type conns struct {
 	changed sync.Cond // there may be room
 	taken   int       // let in and not closed yet
 	leaving int       // of these, closed to make room
+	waiting int       // for room: at most one for each listener
 	open    map[net.Conn]*lists.Element
 	idle    lists.List // of net.Conn, the longest idle in front
 	none    chan struct{}
@@ -34,12 +35,15 @@ func newConns(limit int) *conns {
 func (b *conns) enter() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.waiting++
 	for b.taken >= b.limit && !b.lifted {
-		if longest := b.idle.Front(); longest != nil && b.taken-b.leaving >= b.limit {
+		// One for each who waits: whoever counts on one that leaves for another is not woken again.
+		if longest := b.idle.Front(); longest != nil && b.leaving < b.waiting {
 			b.evict(longest)
 		}
 		b.changed.Wait()
 	}
+	b.waiting--
 	b.taken++
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gearman-gateway/internal/ledger"
@@ -91,6 +92,47 @@ func TestIdleConnectionsMakeRoomAndBusyOnesAreWaitedFor(t *testing.T) {
 			t.Error(got)
 		}
 	}
+}
+
+// closing is a connection that knows whether it was closed.
+type closing struct {
+	net.Conn
+	closed bool
+}
+
+func (c *closing) Close() error {
+	c.closed = true
+	return nil
+}
+
+// Each listener has a connection that waits for room: an idle one is closed for each of them.
+func TestEachListenerThatWaitsGetsAnIdleConnectionsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newConns(2)
+		idle := []*closing{{}, {}}
+		for _, c := range idle {
+			b.enter()
+			b.track(c, http.StateNew)
+			b.track(c, http.StateIdle)
+		}
+		var listeners sync.WaitGroup
+		defer listeners.Wait()
+		defer b.lift()
+		for range 2 {
+			listeners.Go(b.enter)
+		}
+		synctest.Wait()
+		for i, c := range idle {
+			if !c.closed {
+				t.Errorf("the idle connection %d keeps its place", i)
+			}
+			b.track(c, http.StateClosed)
+		}
+		synctest.Wait()
+		if b.taken != 2 || b.leaving != 0 {
+			t.Errorf("got %d connections and %d that leave, want 2 and 0", b.taken, b.leaving)
+		}
+	})
 }
 
 func TestShutdownAnswersThoseWhoWaitForRoom(t *testing.T) {

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"cmp"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -48,7 +50,7 @@ func (a *API) beginAgain(w *response, r *http.Request, ref string) (leave func()
 	return a.begin(w.who.Name, old.Function)
 }
 
-// fits returns why a workload is too large. size may be -1 where it is not known.
+// fits returns why a workload is too large.
 func (a *API) fits(who *auth.Identity, function string, size int64) error {
 	if size > a.o.MaxWorkload {
 		return tooLarge(a.o.MaxWorkload)
@@ -61,6 +63,26 @@ func (a *API) fits(who *auth.Identity, function string, size int64) error {
 		}
 	}
 	return nil
+}
+
+// readWorkload is readBody of a body that is a workload. Who may have small ones alone does not get memory for large ones, of which nobody
+// need have said how long they are.
+func (a *API) readWorkload(w *response, r *http.Request, function string) (workload []byte, taken int64, err error) {
+	most := a.o.MaxWorkload
+	own := []int64{a.o.Limits.Identity(w.who.Name).MaxWorkload, a.o.Limits.Function(function).MaxWorkload}
+	if a.o.Rules != nil {
+		own = append(own, a.o.Rules(function).MaxWorkload)
+	}
+	for _, bound := range own {
+		if bound > 0 {
+			most = min(most, bound)
+		}
+	}
+	workload, taken, err = a.readBody(w, r, most)
+	if p, ok := errors.AsType[*problem](err); ok && p.kind == payloadTooLarge {
+		err = cmp.Or(a.fits(w.who, function, most+1), err) // which says whose limit it is
+	}
+	return workload, taken, err
 }
 
 // maxEnvelope returns how large the body of a submission may be: room for what base64 adds to the largest workload, and for the other

@@ -161,3 +161,28 @@ func TestABodyIsBoundedByWhatItsSenderMayHave(t *testing.T) {
 		t.Errorf("%d, and %d bytes were read: %s", w.Code, size-large.Len(), w.Body)
 	}
 }
+
+// Not even one that does not say how long it is, and where the body is the workload.
+func TestAWorkloadIsReadAsFarAsItMayGo(t *testing.T) {
+	for name, o := range map[string]Options{
+		"identity": {Limits: limit.New(limit.Rules{Default: limit.Rule{MaxWorkload: 1000}})},
+		"function": {Limits: limit.New(limit.Rules{Functions: map[string]limit.Rule{"f": {MaxWorkload: 1000}}})},
+		"handler":  {Rules: func(string) Rules { return Rules{MaxWorkload: 1000} }},
+	} {
+		f := &fake{}
+		o.Jobs, o.Servers, o.Webhooks = f, f, &f.hooks
+		a := New(o)
+		large := strings.NewReader(strings.Repeat("A", 1<<20))
+		size := large.Len()
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodPost, "/functions/f", large)
+		r.ContentLength = -1
+		a.ServeHTTP(w, r)
+		if w.Code != http.StatusRequestEntityTooLarge || size-large.Len() > 128<<10 || !strings.Contains(w.Body.String(), "1000 bytes") {
+			t.Errorf("%s: %d, and %d bytes were read: %s", name, w.Code, size-large.Len(), w.Body)
+		}
+		if named := strings.Contains(w.Body.String(), `"limit":"max_workload","of":"`+name+`"`); named != (name != "handler") {
+			t.Errorf("%s: %s", name, w.Body)
+		}
+	}
+}

@@ -53,17 +53,11 @@ func (a *API) call(w *response, r *http.Request) error {
 	if err := a.callOf(w, r, s); err != nil {
 		return err
 	}
-	if err := a.fits(w.who, s.Function, r.ContentLength); err != nil {
-		return err
-	}
-	workload, taken, err := a.readBody(w, r, a.o.MaxWorkload)
+	workload, taken, err := a.readWorkload(w, r, s.Function)
 	if err != nil {
 		return err
 	}
 	defer a.inflight.give(taken)
-	if err := a.fits(w.who, s.Function, int64(len(workload))); err != nil {
-		return err
-	}
 
 	t := s.task(workload)
 	t.Owner = w.who.Name

@@ -397,6 +397,11 @@ func TestContractNamesTheScopes(t *testing.T) {
 			if (codes["401"] != nil && codes["403"] != nil) != (want != "") && !slices.Contains([]string{"/livez", "/readyz", "/openapi.yaml"}, path) {
 				t.Errorf("%s %s: the contract has no 401 or 403", method, path)
 			}
+			for _, code := range []string{"429", "500", "503"} { // concurrency of the identity, panics, overload
+				if want != "" && codes[code] == nil {
+					t.Errorf("%s %s: the contract has no %s", method, path, code)
+				}
+			}
 		}
 	}
 }

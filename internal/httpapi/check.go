@@ -157,6 +157,16 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 	return values, nil
 }
 
+// noQuery refuses a query where nothing is read of it: whoever sent it may have thought that it matters.
+func noQuery(h handler) handler {
+	return func(w *response, r *http.Request) error {
+		if _, err := query(r); err != nil {
+			return err
+		}
+		return h(w, r)
+	}
+}
+
 // wrongParameters is the problem for parameters of the path or the query; nil if m is.
 func wrongParameters(m mistakes) error {
 	if m == nil {

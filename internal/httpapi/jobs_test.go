@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -235,6 +236,25 @@ func TestJobsThatAreNotFound(t *testing.T) {
 	wantProblem(t, c.do(http.MethodGet, "/jobs/x?wait=30", ""), validationError, "wait")
 	wantProblem(t, c.do(http.MethodGet, "/jobs/x?wait=1h", ""), validationError, "wait")
 	wantProblem(t, c.do(http.MethodGet, "/jobs/x?wiat=1s", ""), validationError, "wiat")
+}
+
+// Where no parameter is known, too: the replay of all that is dead is not what ?since= was for.
+func TestNoParameterIsIgnored(t *testing.T) {
+	c := newClient(t, Options{})
+	reference := strings.NewReplacer("{job}", "x", "{delivery}", "evt_1:audit")
+	for route, row := range accessRows {
+		if row.public || route == "GET /metrics" || strings.HasPrefix(route, "GET /debug/") { // parameters of others
+			continue
+		}
+		method, path, _ := strings.Cut(route, " ")
+		path, _, _ = strings.Cut(cmp.Or(row.path, path), "?")
+		t.Run(route, func(t *testing.T) {
+			wantProblem(t, c.do(method, reference.Replace(path)+"?unheard=1", row.body), validationError, "unheard")
+		})
+	}
+	if len(c.refs)+len(c.hooks.calls) != 0 {
+		t.Errorf("asked for %q, called %q", c.refs, c.hooks.calls)
+	}
 }
 
 func TestErrorsBecomeProblems(t *testing.T) {

@@ -59,6 +59,9 @@ func (a *API) cancel(w *response, r *http.Request) error {
 
 // runAgain is POST /jobs/{handle}/retry: the job once more, as a new one.
 func (a *API) runAgain(w *response, r *http.Request) error {
+	if len(r.Header.Values("Idempotency-Key")) > 0 {
+		return invalidHeader.because("Idempotency-Key is for submissions: to run a job again is a new one each time.")
+	}
 	ref, err := jobRef(r)
 	if err != nil {
 		return err

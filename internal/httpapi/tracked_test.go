@@ -284,6 +284,11 @@ func TestRunAgain(t *testing.T) {
 		c.runAgain = func(string) (ledger.Record, error) { return ledger.Record{}, err }
 		wantProblem(t, c.do(http.MethodPost, "/jobs/x/retry", ""), want)
 	}
+	c.runAgain = func(string) (ledger.Record, error) {
+		t.Error("it was run again")
+		return again, nil
+	}
+	wantProblem(t, c.do(http.MethodPost, "/jobs/x/retry", "", "Idempotency-Key", "k"), invalidHeader)
 }
 
 func TestPages(t *testing.T) {

@@ -56,7 +56,7 @@ func (s *submission) endBefore(now, start time.Time, m mistakes) mistakes {
 	// A submission that comes again under its key must be taken as it was the first time, though what it names has passed since:
 	// then only two times, or two durations, can be told to be in the wrong order.
 	comparable := s.key == "" || relative == (s.RunAt == "")
-	if comparable && !s.deadline.After(start) {
+	if comparable && !s.deadline.After(start) || s.deadline.IsZero() { // which would be none
 		return m.note("deadline", "must be later than now and than run_at")
 	}
 	return m

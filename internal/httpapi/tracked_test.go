@@ -181,6 +181,9 @@ func TestFingerprints(t *testing.T) {
 	// Sent again when it is too late, it still is the submission of before.
 	of(`,"deadline":"2020-01-01T00:00:00Z"`)
 	of(`,"delay":"1h","deadline":"2020-01-01T00:00:00Z"`)
+	// What Go's JSON has for no time at all: it must not be taken for no deadline.
+	res := c.do(http.MethodPost, "/jobs", `{"function":"f","deadline":"0001-01-01T00:00:00Z"}`, "Idempotency-Key", "k")
+	wantProblem(t, res, validationError, "#/deadline")
 }
 
 func TestReplays(t *testing.T) {

@@ -271,7 +271,8 @@ func (l *Ledger) release(j *job) {
 	j.waiters--
 }
 
-// follow returns the job that a held job was merged with, held in its place; the job itself if there is none.
+// follow returns the job that a held job was merged with, held in its place; the job itself if there is none. One that was forgotten before
+// its end it lets go of, and returns nil: the store may have it.
 func (l *Ledger) follow(j *job) *job {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -279,6 +280,10 @@ func (l *Ledger) follow(j *job) *job {
 		j.waiters--
 		j = j.merged
 		j.waiters++
+	}
+	if j.gone && !j.State.Ended() && j.refused == nil {
+		j.waiters--
+		return nil
 	}
 	return j
 }
@@ -303,11 +308,13 @@ func (l *Ledger) Job(ctx context.Context, who Caller, ref string, wait time.Dura
 		var err error
 		if j != nil {
 			j = l.follow(j)
+		}
+		if j != nil {
 			r, err = l.look(ctx, j)
 		} else {
 			j, r, err = l.elsewhere(ctx, who, ref)
 		}
-		if errors.Is(err, ErrNotFound) && before != nil { // it was there a moment ago
+		if errors.Is(err, ErrNotFound) && before != nil && before.ID == "" { // it was there a moment ago
 			before.State, before.Gearman = Unknown, &gearman.JobStatus{}
 			return before, nil
 		}

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 )
@@ -62,23 +63,44 @@ func (x *index) clearLog(j *job) {
 // ended, which is nil, or ctx ends or send fails. Entries may be missing where the log was full: Seq tells. The error is ErrNotFound
 // for a job that is not in the ledger, a stranger's too.
 func (l *Ledger) Follow(ctx context.Context, who Caller, ref string, after uint64, send func(Entry) error) error {
+	for {
+		err := l.followHere(ctx, who, ref, &after, send)
+		if !errors.Is(err, errForgotten) {
+			return err
+		}
+		select {
+		case <-time.After(askInterval): // where there is no room for all who are followed they take each other's
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// errForgotten: a job was forgotten before its end. The store may have it.
+var errForgotten = errors.New("the job is not in memory any more")
+
+// followHere is Follow as long as the job is in memory. It keeps what was sent last in after.
+func (l *Ledger) followHere(ctx context.Context, who Caller, ref string, after *uint64, send func(Entry) error) error {
 	j, r, err := l.lookUp(ctx, who, ref)
 	switch {
 	case err != nil:
 		return err
 	case j == nil:
-		return sendAfter(r.Log, after, send)
+		return sendAfter(r.Log, *after, send)
 	}
-	defer l.release(j)
+	defer func() { l.release(j) }()
 	for {
-		entries, more := l.entries(j, after)
-		if err := sendAfter(entries, after, send); err != nil {
+		entries, more := l.entries(j, *after)
+		if err := sendAfter(entries, *after, send); err != nil {
 			return err
 		}
 		if n := len(entries); n > 0 {
-			after = max(after, entries[n-1].Seq)
+			*after = max(*after, entries[n-1].Seq)
 		}
 		if more == nil {
+			if j = l.follow(j); j == nil {
+				return errForgotten
+			}
 			return nil
 		}
 		select {

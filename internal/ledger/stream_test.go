@@ -177,11 +177,6 @@ func TestFollowEndsWithItsCallerOrItsJob(t *testing.T) {
 		if !f.ended() || f.err != gone {
 			t.Errorf("ended %v: %v", f.ended(), f.err)
 		}
-		f = follow(t.Context(), b.plain, r.ID, 0)
-		b.enter(Task{Mode: Tracked}) // there is room for one record
-		if !f.ended() {
-			t.Error("a job that was forgotten is followed for ever")
-		}
 	})
 }
 

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -210,6 +211,48 @@ func TestAJobThatSomebodyWaitsForIsNotForgottenBeforeOthers(t *testing.T) {
 		began := time.Now()
 		if got := o.must(t); got.State != Unknown || time.Since(began) > 5*time.Second {
 			t.Errorf("after %v got %+v", time.Since(began), got)
+		}
+	})
+}
+
+// Where there is no other it is, and the wait goes on with what is taken up of it.
+func TestAWaitOutlivesThatTheJobIsForgotten(t *testing.T) {
+	lives(t, Options{MaxRecords: 1}, func(t *testing.T, b *life) {
+		b.servers.say(gearman.JobStatus{Known: true})
+		_, r := b.background("", "H:1")
+		o := b.call(func() (Record, error) { return b.Job(t.Context(), everyone, r.ID, time.Minute) })
+		var last Entry
+		followed := make(chan error, 1)
+		go func() {
+			followed <- b.Follow(t.Context(), everyone, r.ID, 0, func(e Entry) error { last = e; return nil })
+		}()
+		later(time.Second / 2)
+		b.background("", "H:2")
+		b.servers.say(gearman.JobStatus{})
+		began := time.Now()
+		if got := o.must(t); got.State != Unknown || time.Since(began) > 5*time.Second {
+			t.Errorf("after %v got %+v", time.Since(began), got)
+		}
+		if err := <-followed; err != nil || last.State != Unknown {
+			t.Errorf("last %+v, %v", last, err)
+		}
+	})
+}
+
+// Without a store nobody has it any more, which is not to say that it has ended.
+func TestAWaitEndsWithWhatIsForgottenForGood(t *testing.T) {
+	bubble(t, Options{MaxRecords: 1}, func(t *testing.T, b *lab) {
+		b.servers.say(gearman.JobStatus{Known: true})
+		_, r := b.background("", "H:1")
+		o := b.call(func() (Record, error) { return b.Job(t.Context(), everyone, r.ID, time.Minute) })
+		f := follow(t.Context(), b.plain, r.ID, 0)
+		b.background("", "H:2")
+		later(2 * askInterval)
+		if got, err := o.get(); !errors.Is(err, ErrNotFound) {
+			t.Errorf("got %+v, %v", got, err)
+		}
+		if !f.ended() || !errors.Is(f.err, ErrNotFound) {
+			t.Errorf("followed to the end: %v, %v", f.ended(), f.err)
 		}
 	})
 }

@@ -57,7 +57,10 @@ func (a *API) batch(w *response, r *http.Request) error {
 		return err // nobody is there to be answered
 	}
 	w.err = failuresOf(items)
-	w.write(http.StatusOK, "application/json", a.appendOutcomes(make([]byte, 0, 1<<10*(len(items)+1)), items))
+	outcomes := a.appendOutcomes(make([]byte, 0, 1<<10*(len(items)+1)), items)
+	a.answers.used.Add(int64(len(outcomes))) // whatever there is: what was submitted must be told
+	defer a.answers.give(int64(len(outcomes)))
+	w.send(http.StatusOK, "application/json", outcomes)
 	return nil
 }
 

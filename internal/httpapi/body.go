@@ -24,6 +24,15 @@ func (b *budget) take(n int64) bool {
 	return true
 }
 
+// takeOrAlone is take for what may be more than the limit by itself: then it fits when nothing else is taken.
+func (b *budget) takeOrAlone(n int64) bool {
+	if used := b.used.Add(n); used > b.limit && used > n {
+		b.used.Add(-n)
+		return false
+	}
+	return true
+}
+
 func (b *budget) give(n int64) { b.used.Add(-n) }
 
 // firstRead is what a body may claim before any of it arrived.

@@ -115,6 +115,7 @@ type API struct {
 	requests atomic.Int64
 	pings    singleflight.Group
 	inflight budget // bytes of request bodies
+	answers  budget // bytes of whole answers that are being sent
 	waiting  budget // requests that wait for the end of a job, or for an event
 	streams  budget // event streams
 
@@ -130,6 +131,7 @@ func New(o Options) *API {
 		origin:   http.NewCrossOriginProtection(),
 		fields:   newFieldChecker(o.MaxWait),
 		inflight: budget{limit: o.MaxInflightBytes},
+		answers:  budget{limit: o.MaxAnswerBytes},
 		waiting:  budget{limit: int64(o.MaxWaiting)},
 		streams:  budget{limit: int64(o.MaxStreams)},
 	}
@@ -245,6 +247,7 @@ type Options struct {
 
 	MaxWorkload      int64         // bytes of one workload, decoded; 0 means 64 MiB
 	MaxInflightBytes int64         // of all request bodies that are being handled; beyond it 503; 0 means 512 MiB
+	MaxAnswerBytes   int64         // of all answers that are being sent, but for streams; beyond it 503; 0 means 512 MiB
 	SyncTimeout      time.Duration // how long a sync job is waited for that names no timeout; 0 means 30 s, and never over MaxWait
 	MaxWait          time.Duration // the longest wait a caller may ask for; 0 means 5 minutes
 	MaxWaiting       int           // requests that wait for a job's end, or for events, at a time; beyond it 503; 0 means 20,000
@@ -267,6 +270,7 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	o.MaxWorkload = cmp.Or(o.MaxWorkload, 64<<20)
 	o.MaxInflightBytes = cmp.Or(o.MaxInflightBytes, 512<<20)
+	o.MaxAnswerBytes = cmp.Or(o.MaxAnswerBytes, 512<<20)
 	o.MaxWait = cmp.Or(o.MaxWait, 5*time.Minute)
 	o.SyncTimeout = min(cmp.Or(o.SyncTimeout, 30*time.Second), o.MaxWait)
 	o.MaxWaiting = cmp.Or(o.MaxWaiting, 20_000)

@@ -183,7 +183,7 @@ func (a *API) fail(w *response, r *http.Request, err error) {
 	if p.retryAfter != "" {
 		w.set("Retry-After", p.retryAfter)
 	}
-	w.write(p.status, "application/problem+json", append(p.append(nil), '\n'))
+	w.send(p.status, "application/problem+json", append(p.append(nil), '\n'))
 }
 
 // stopped returns errStopped for an err that is nothing but the end of ctx by Server.Shutdown, and else err.

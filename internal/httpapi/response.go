@@ -120,8 +120,24 @@ func (w *response) set(name, value string) {
 // the ninth, which costs as much as a good part of a request.
 const countedByNetHTTP = 2 << 10
 
-// write sends a whole response. Nobody can be told of its error, so it is for the log.
+// write sends a whole response, or a problem where clients that read slowly hold as many bytes as may be held. A job that it is about is
+// named in that.
 func (w *response) write(status int, contentType string, body []byte) {
+	n := int64(len(body))
+	if n <= countedByNetHTTP {
+		w.send(status, contentType, body)
+		return
+	}
+	if !w.api.answers.takeOrAlone(n) {
+		w.api.fail(w, w.request, queueFull.because("The gateway is sending as many bytes of answers as it may."))
+		return
+	}
+	defer w.api.answers.give(n)
+	w.send(status, contentType, body)
+}
+
+// send sends a whole response. Nobody can be told of its error, so it is for the log.
+func (w *response) send(status int, contentType string, body []byte) {
 	w.set("Content-Type", contentType)
 	if len(body) > countedByNetHTTP || w.request.Method == http.MethodHead {
 		w.set("Content-Length", strconv.Itoa(len(body)))

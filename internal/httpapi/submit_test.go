@@ -1,8 +1,10 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -277,6 +279,46 @@ func TestBodiesInFlightAreBounded(t *testing.T) {
 		t.Errorf("after the first: got %d", got)
 	}
 	if got := c.api.inflight.used.Load(); got != 0 {
+		t.Errorf("%d bytes were not given back", got)
+	}
+}
+
+// slow is a client that reads when it is told to.
+type slow struct {
+	*httptest.ResponseRecorder
+	inside, leave chan struct{}
+}
+
+func (s *slow) Write(p []byte) (int, error) {
+	s.inside <- struct{}{}
+	<-s.leave
+	return s.ResponseRecorder.Write(p)
+}
+
+func TestBytesOfAnswersAreBounded(t *testing.T) {
+	c := newClient(t, Options{MaxAnswerBytes: 5000})
+	c.has(completed(ledger.Task{Function: "f"}, bytes.Repeat([]byte("x"), 6000))) // one alone may have more
+	reader := &slow{httptest.NewRecorder(), make(chan struct{}, 1), make(chan struct{})}
+	read := make(chan struct{})
+	go func() {
+		c.api.ServeHTTP(reader, httptest.NewRequest(http.MethodGet, "/jobs/x/result", nil))
+		close(read)
+	}()
+	<-reader.inside
+	for _, path := range []string{"/jobs/x", "/jobs/x/result"} {
+		wantProblem(t, c.do(http.MethodGet, path, ""), queueFull)
+	}
+	for _, path := range []string{"/jobs/x/result?wiat", "/livez", "/openapi.yaml"} {
+		if got := c.do(http.MethodGet, path, "").Code; got == http.StatusServiceUnavailable {
+			t.Errorf("%s: got %d", path, got)
+		}
+	}
+	close(reader.leave)
+	<-read
+	if got := c.do(http.MethodGet, "/jobs/x/result", ""); reader.Code != http.StatusOK || got.Code != http.StatusOK {
+		t.Errorf("the slow one got %d, the next %d", reader.Code, got.Code)
+	}
+	if got := c.api.answers.used.Load(); got != 0 {
 		t.Errorf("%d bytes were not given back", got)
 	}
 }

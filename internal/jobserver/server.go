@@ -9,6 +9,7 @@
 //   - Priorities hold across the functions of a worker; within one, the oldest job comes first whatever its function.
 //   - "cancel job" ends running jobs too. A worker is never told ERROR for a job that was taken from it, nor for the WORK_FAIL
 //     that Perl's workers send after WORK_EXCEPTION: it would end them.
+//   - CANT_DO and RESET_ABILITIES leave a running job with its worker. gearmand gives it to another one, too.
 //   - A second CAN_DO replaces the first; a status request of any length is answered; maxqueue may be set before the first job.
 //
 // SUBMIT_JOB_SCHED and the two SUBMIT_REDUCE_JOB are refused with ERROR INVALID_COMMAND.

@@ -44,6 +44,9 @@ type task struct {
 	delay      time.Duration
 }
 
+// size is that of the job.
+func (t *task) size() int64 { return int64(len(t.function) + len(t.key) + len(t.workload)) }
+
 // parseTask needs no lock: the digest of a large workload takes its time.
 func parseTask(p wire.Packet) (task, *refusal) {
 	kind := submits[p.Type]
@@ -106,10 +109,10 @@ func (s *Server) submit(c *conn, p wire.Packet) *refusal {
 	j := s.keys.find(&s.jobs, f, t.key)
 	isNew := j == nil
 	if isNew {
-		j = &job{fn: f, key: t.key, workload: t.workload, priority: t.priority}
-		if f.full(t.priority) || s.jobs.len >= s.opts.MaxJobs || s.bytes+j.size() > s.opts.MaxBytes {
+		if f.full(t.priority) || s.jobs.len >= s.opts.MaxJobs || s.bytes+t.size() > s.opts.MaxBytes {
 			return errQueueFull
 		}
+		j = s.newJob(f, &t)
 		s.addJob(j)
 	}
 	if t.background {
@@ -118,7 +121,7 @@ func (s *Server) submit(c *conn, p wire.Packet) *refusal {
 		c.watch(j)
 	}
 	var handle [64]byte
-	c.reply(wire.JobCreated, s.appendHandle(handle[:0], j.number))
+	c.reply(wire.JobCreated, nil, s.appendHandle(handle[:0], j.number))
 	if isNew {
 		s.begin(j, t.delay)
 	}

@@ -112,6 +112,7 @@ func (f flushOnRead) Read(p []byte) (int, error) {
 func (s *Server) read(c *conn) error {
 	r := bufio.NewReaderSize(flushOnRead{c}, readBuffer)
 	packets := wire.NewReader(r, wire.Request, s.opts.MaxBody)
+	packets.Lend(smallJob) // what is kept of them is copied: see newJob, and outbox.put
 	packet := wire.Packet{Args: make([][]byte, 0, 8)}
 	for {
 		first, err := r.Peek(1)

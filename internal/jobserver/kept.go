@@ -161,7 +161,8 @@ func (s *Server) takeUp(k keptJob) error {
 	}
 	s.lastJob = k.Number - 1
 	s.jobs.startAfter(s.lastJob)
-	j := &job{fn: f, key: coalescingKey(k.Unique, k.Workload), workload: k.Workload, priority: k.Priority, attempts: k.Attempts, durable: true}
+	j := s.newJob(f, &task{key: coalescingKey(k.Unique, k.Workload), workload: k.Workload, priority: k.Priority})
+	j.attempts, j.durable = k.Attempts, true
 	s.addJob(j)
 	var delay time.Duration
 	if !k.Due.IsZero() {

@@ -29,8 +29,8 @@ const (
 	keptTail     = 256 << 10 // an emptied tail larger than this is left to the collector
 )
 
-// put adds a response. Its arguments are head, which is copied, and payload, which is kept; a type without arguments has neither.
-// It returns false when the limit has just been passed: what waited is dropped and nothing more is taken.
+// put adds a response. Its arguments are head, which is copied, and then payload, if the type has one more, which may be kept. It
+// returns false when the limit has just been passed: what waited is dropped and nothing more is taken.
 func (o *outbox) put(t wire.Type, payload []byte, head ...[]byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -56,13 +56,15 @@ func (o *outbox) put(t wire.Type, payload []byte, head ...[]byte) bool {
 }
 
 func appendPacket(dst []byte, t wire.Type, head [][]byte, payload []byte) []byte {
-	if t.NumArgs() == 0 {
-		return wire.Append(dst, wire.Response, t)
-	}
 	var args [6][]byte // no response has more
-	n := copy(args[:], head)
-	args[n] = payload
-	return wire.Append(dst, wire.Response, t, args[:n+1]...)
+	//lint:ignore S1001 with copy the compiler puts the arguments on the heap
+	for i, a := range head {
+		args[i] = a
+	}
+	if len(head) < t.NumArgs() {
+		args[len(head)] = payload
+	}
+	return wire.Append(dst, wire.Response, t, args[:t.NumArgs()]...)
 }
 
 // claimSize adds to the size in a packet's header, bytes 8 to 11, those of a last argument that follows in a chunk of its own.

@@ -45,6 +45,7 @@ type Server struct {
 	lastConn  uint64
 	functions map[string]*function
 	jobs      jobTable // by the number in the handle
+	spare     []*job   // that have ended
 	lastJob   uint64
 	lastSeq   uint64 // of the queues' order
 	keys      keyTable

@@ -39,6 +39,7 @@ type Reader struct {
 	r     *bufio.Reader
 	magic uint32
 	limit int
+	lent  []byte // for bodies that fit
 }
 
 // NewReader returns a Reader of packets whose bodies have at most maxBody bytes; 0 means DefaultMaxBody.
@@ -53,7 +54,10 @@ func NewReader(r *bufio.Reader, d Direction, maxBody int) *Reader {
 	return &Reader{r: r, magic: magic, limit: maxBody}
 }
 
-// Next blocks until a whole packet has come and returns it. The packet is the caller's to keep. At the end of the stream it
+// Lend has the arguments of packets whose body has at most so many bytes be good until the next packet is read, and no longer.
+func (r *Reader) Lend(size int) { r.lent = make([]byte, size) }
+
+// Next blocks until a whole packet has come and returns it. The packet is the caller's to keep, but for Lend. At the end of the stream it
 // returns io.EOF between packets and io.ErrUnexpectedEOF inside one.
 func (r *Reader) Next() (Packet, error) {
 	var p Packet
@@ -64,7 +68,7 @@ func (r *Reader) Next() (Packet, error) {
 }
 
 // Read is Next for a caller that uses one packet again and again: it sets p, whose Args are put where those of the packet before
-// were. Their bytes are the caller's to keep. After an error p means nothing.
+// were. Their bytes are the caller's to keep, but for Lend. After an error p means nothing.
 func (r *Reader) Read(p *Packet) error {
 	h, err := r.r.Peek(headerSize)
 	if err != nil {
@@ -93,7 +97,10 @@ func (r *Reader) Read(p *Packet) error {
 const bodyStep = 64 << 10
 
 func (r *Reader) body(size int) ([]byte, error) {
-	body := make([]byte, min(size, bodyStep))
+	body := r.lent[:min(size, len(r.lent))]
+	if size > len(r.lent) {
+		body = make([]byte, min(size, bodyStep))
+	}
 	for read := 0; ; {
 		n, err := io.ReadFull(r.r, body[read:])
 		if err == io.EOF {

@@ -18,7 +18,8 @@ import (
 // It is there between Stop and the next Start alone, so that no job runs twice because a later life of the server ended without Stop.
 type (
 	keptHead struct {
-		Last uint64 `json:"last"` // number of the newest job there was: no handle names two jobs
+		Last   uint64 `json:"last"`             // number of the newest job there was: no handle names two jobs
+		Prefix []byte `json:"prefix,omitempty"` // of the handles: a container has another host name in each life
 	}
 	keptJob struct {
 		Number   uint64    `json:"number"`
@@ -68,7 +69,7 @@ func (s *Server) save() error {
 func (s *Server) write(f io.Writer) error {
 	w := bufio.NewWriter(f)
 	lines := json.NewEncoder(w)
-	if err := lines.Encode(keptHead{s.lastJob}); err != nil {
+	if err := lines.Encode(keptHead{s.lastJob, []byte(s.prefix)}); err != nil {
 		return err
 	}
 	for _, j := range slices.SortedFunc(s.jobs.all(), func(a, b *job) int { return cmp.Compare(a.number, b.number) }) {
@@ -134,6 +135,9 @@ func (s *Server) readKept(r io.Reader) error {
 	var head keptHead
 	if err := lines.Decode(&head); err != nil {
 		return err
+	}
+	if len(head.Prefix) > 0 {
+		s.prefix = string(head.Prefix)
 	}
 	for {
 		var k keptJob

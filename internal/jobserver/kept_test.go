@@ -88,6 +88,25 @@ func TestHandlesGoOn(t *testing.T) {
 	}
 }
 
+// Those who have a handle may ask by it, whatever the host is called by then: a container gets a new name with each update.
+func TestHandlesOutliveTheHostsName(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "queue.jsonl")
+	lines := `{"last":9,"prefix":"SDplbHNld2hlcmU6"}` + "\n" + `{"number":7,"function":"Zg==","priority":1}` + "\n"
+	if err := os.WriteFile(file, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s := start(t, jobserver.Options{Queue: file})
+		connect(t, s).wantStatus("H:elsewhere:7", "1 0 0 0")
+		s.Stop()
+	}
+	s := start(t, jobserver.Options{Queue: file})
+	worker(t, s, "f").grab("H:elsewhere:7")
+	if got := connect(t, s).submit(wire.SubmitJobBG, "f", "", ""); got != "H:elsewhere:10" {
+		t.Errorf("the next job is %s", got)
+	}
+}
+
 // The time of a job that comes while the server is stopped has come when it starts.
 func TestATimeThatPassesBetweenLives(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "queue.jsonl")

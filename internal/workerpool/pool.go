@@ -148,6 +148,7 @@ func (p *Pool) Stop(ctx context.Context) error {
 	for _, h := range p.o.Kept {
 		p.letGo(h)
 	}
+	p.o.Kept = nil // Stop may be called again
 	p.handlers.Lock()
 	p.handlers.stopped = true
 	p.handlers.Unlock()

@@ -588,6 +588,49 @@ func TestTheEmbeddedQueueOutlivesTheGateway(t *testing.T) {
 	}
 }
 
+// A job that was told to have failed because its deadline passed does not run in a later life, though it was queued all the while.
+func TestAJobThatWasLateInAnEarlierLifeDoesNotRun(t *testing.T) {
+	dir := t.TempDir()
+	c := gateway.DefaultConfig()
+	c.Listen, c.Jobserver.Listen, c.Data = gateway.Listen{"127.0.0.1:0"}, "127.0.0.1:0", filepath.Join(dir, "data")
+	c.DrainDelay = gateway.Duration(time.Millisecond)
+	live := func(during func(url string)) {
+		g, err := gateway.New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		during("http://" + g.Addr())
+		if err := g.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	var late []string
+	live(func(url string) {
+		for _, unique := range []string{"", `,"unique":"u"`} {
+			a := submit(t, url, `{"function":"note","workload":"late","deadline":"1s"`+unique+`}`)
+			late = append(late, a.field(t, "id").(string))
+		}
+	})
+	live(func(url string) {
+		for _, id := range late {
+			poll(t, "the deadline", func() bool { return get(t, url+"/jobs/"+id).field(t, "state") == "failed" })
+		}
+	})
+	ran := filepath.Join(dir, "ran")
+	c.Functions = []gateway.Function{{Function: "note", Exec: []string{"tee", "-a", ran}, Concurrency: 1}}
+	live(func(url string) {
+		if a := submit(t, url, `{"function":"note","workload":"after","mode":"sync"}`); a.field(t, "state") != "completed" {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	})
+	if got, err := os.ReadFile(ran); err != nil || string(got) != "after" {
+		t.Errorf("ran %q: %v", got, err)
+	}
+}
+
 // A caller that goes away frees its place at once, and costs the job nothing.
 func TestACallerThatGoesAway(t *testing.T) {
 	engines(t, func(t *testing.T, set func(*gateway.Config)) {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"cmp"
+	"context"
 	"time"
 
 	"gearman-gateway/internal/event"
@@ -69,19 +70,43 @@ func (l *Ledger) Observe(a *gearman.Assignment, t event.Type, d *event.Data) {
 func millis(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }
 
 // Begin returns what is known of the job of a run of our own pool that Observe has heard the beginning of; zero for a foreign
-// client's job. It does not block.
+// client's job, for which it reads the store.
 func (l *Ledger) Begin(a *gearman.Assignment) event.Facts {
+	facts, known := l.runOf(a)
+	if !known && l.stored {
+		return l.lateBefore(a)
+	}
+	return facts
+}
+
+func (l *Ledger) runOf(a *gearman.Assignment) (facts event.Facts, known bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	j := l.runs[a]
 	switch {
 	case j == nil:
-		return event.Facts{}
+		return event.Facts{}, true
 	case j.ID != "":
-		return j.facts()
+		return j.facts(), true
 	}
 	// It may be one of ours that has ended because it was late, and that the job server did not take from its queue.
 	if old := l.byHandle[a.Handle]; old != nil && old.wire == a.Unique && old.Function == a.Function && old.late(time.Now()) {
+		return old.facts(), true
+	}
+	return event.Facts{}, false
+}
+
+// lateBefore returns what is stored of a job that has ended because it was late in an earlier life, and that is still queued: it is not to
+// run now.
+func (l *Ledger) lateBefore(a *gearman.Assignment) event.Facts {
+	ctx, cancel := context.WithTimeout(context.Background(), l.o.StatusTimeout)
+	defer cancel()
+	r, err := l.o.Store.Get(ctx, a.Handle)
+	if err != nil { // most often there is none
+		return event.Facts{}
+	}
+	old := &job{Record: r}
+	if r.Function == a.Function && r.State.Ended() && l.wireUnique(&r) == a.Unique && old.late(time.Now()) {
 		return old.facts()
 	}
 	return event.Facts{}

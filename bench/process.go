@@ -131,10 +131,11 @@ func (p *process) proc(name string) string {
 }
 
 // freeAddress returns an address of the loopback interface that nobody listens on. Its port lies below those that the kernel hands out by
-// itself, so that no connection takes it before its server does.
+// itself, so that no connection takes it before its server does, and among a hundred that most likely no other test takes one of.
 func freeAddress() (string, error) {
-	for range 100 {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(22000)))
+	first := 10000 + os.Getpid()%220*100
+	for range 1000 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(100)))
 		if l, err := net.Listen("tcp4", addr); err == nil {
 			return addr, l.Close()
 		}

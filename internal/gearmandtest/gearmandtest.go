@@ -150,11 +150,13 @@ func lookPath(t testing.TB) string {
 }
 
 // freePort returns a port that nobody listens on. It lies below the ports that the kernel hands out by itself (from
-// 32768 up), so that no other socket takes it while the server is down between Kill and Restart.
+// 32768 up), so that no other socket takes it while the server is down between Kill and Restart; and among a hundred that most likely no
+// other package's tests, which run at the same time, take one of.
 func freePort(t testing.TB) int {
 	t.Helper()
-	for range 100 {
-		port := 10000 + rand.IntN(22000)
+	first := 10000 + os.Getpid()%220*100
+	for range 1000 {
+		port := first + rand.IntN(100)
 		l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
 			l.Close()

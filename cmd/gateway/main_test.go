@@ -149,10 +149,11 @@ func TestNoErrorOrPrintShowsASecret(t *testing.T) {
 }
 
 func TestFlagsGoBeforeTheEnvironmentBeforeTheFile(t *testing.T) {
-	file := writeFile(t, "sync_timeout: 1s\nmax_wait: 10s\nresult_ttl: 100s\n")
+	file := writeFile(t, "sync_timeout: 1s\nmax_wait: 10s\nresult_ttl: 100s\ngearman: [localhost:1]\ngearman_tls: {server_name: g1}\n")
 	stdout, stderr, code := execute(t, []string{"GATEWAY_MAX_WAIT=20s", "GATEWAY_RESULT_TTL=200s"},
 		"config", "--config", file, "--result-ttl=300s")
-	for _, want := range []string{"sync_timeout: 1s\n", "max_wait: 20s\n", "result_ttl: 5m0s\n"} {
+	for _, want := range []string{"sync_timeout: 1s\n", "max_wait: 20s\n", "result_ttl: 5m0s\n", "enabled: true\n"} { // TLS by one of its fields
+
 		if code != 0 || !strings.Contains(stdout, want) {
 			t.Errorf("exit code %d, no %q in\n%s%s", code, want, stdout, stderr)
 		}

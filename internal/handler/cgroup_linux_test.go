@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -71,30 +72,51 @@ func TestAGroupInWhichNothingCanBeStarted(t *testing.T) {
 	}
 }
 
-// hierarchy makes a control group of the kernel's, which may be without controllers.
-func hierarchy(t *testing.T) (dir string) {
+// WritableCgroup returns a new group of the kernel's, which may be without controllers, or skips the test where there is no hierarchy to
+// make it in.
+func WritableCgroup(t *testing.T) (dir string) {
 	t.Helper()
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-		if _, err := os.Stat(root + "/cgroup.controllers"); err != nil {
+		if _, err := os.Stat(root + "/cgroup.procs"); err != nil {
 			continue
 		}
-		dir, err := os.MkdirTemp(root, "handler-test-")
-		if err == nil {
-			t.Cleanup(func() {
-				if err := syscall.Rmdir(dir); err != nil {
-					t.Error(err)
-				}
-			})
+		dir, err := os.MkdirTemp(root, "gateway-test-")
+		if err != nil {
+			continue
+		}
+		t.Cleanup(func() {
+			if err := syscall.Rmdir(dir); err != nil {
+				t.Error(err)
+			}
+		})
+		if _, err := os.Stat(dir + "/cgroup.kill"); err == nil {
 			return dir
 		}
 	}
-	t.Skip("no cgroup v2 hierarchy in which a group can be made: it needs root, outside a container")
+	t.Skip("no cgroup v2 hierarchy with cgroup.kill is writable here")
 	return ""
+}
+
+func TestALimitOfMemoryLeavesRoomForTheLauncher(t *testing.T) {
+	for _, test := range []struct {
+		limits Limits
+		right  bool
+	}{
+		{Limits{Memory: 8 << 20, Cgroup: "x"}, true},
+		{Limits{Memory: 8 << 20, Files: 100}, true},
+		{Limits{Memory: 8 << 20, Files: 100, Cgroup: "x"}, false},
+		{Limits{Memory: 8 << 20, CPU: time.Second, Cgroup: "x"}, false},
+		{Limits{Memory: 16 << 20, CPU: time.Second, Cgroup: "x"}, true},
+	} {
+		if err := test.limits.check(); (err == nil) != test.right {
+			t.Errorf("%+v: %v", test.limits, err)
+		}
+	}
 }
 
 // What a gateway has left that was killed goes at the next start; what is still in use stays, and so do this one's own.
 func TestGroupsThatWereLeft(t *testing.T) {
-	dir := hierarchy(t)
+	dir := WritableCgroup(t)
 	left, used, own := filepath.Join(dir, "job-1"), filepath.Join(dir, "job-2"), filepath.Join(dir, ownGroups+"1")
 	for _, path := range []string{left, used, own} {
 		if err := os.Mkdir(path, 0o755); err != nil {

@@ -172,7 +172,7 @@ func TestAControlGroupThatCannotBeUsedLeavesTheRlimits(t *testing.T) {
 
 // A control group reaches what has left the process group. Its controllers are rarely to be had where tests run.
 func TestAControlGroupEndsWhatHasLeftTheProcessGroup(t *testing.T) {
-	dir := writableCgroup(t)
+	dir := handler.WritableCgroup(t)
 	watchForLeaks(t)
 	o := shell("setsid sleep 1000 & echo ok")
 	o.Limits.Cgroup = dir
@@ -184,26 +184,6 @@ func TestAControlGroupEndsWhatHasLeftTheProcessGroup(t *testing.T) {
 	if left, _ := filepath.Glob(dir + "/job-*"); len(left) > 0 {
 		t.Errorf("%q are left", left)
 	}
-}
-
-// writableCgroup returns a new group, or skips the test where there is no hierarchy to make it in.
-func writableCgroup(t *testing.T) string {
-	t.Helper()
-	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-		if _, err := os.Stat(root + "/cgroup.procs"); err != nil {
-			continue
-		}
-		dir, err := os.MkdirTemp(root, "gateway-test-")
-		if err != nil {
-			continue
-		}
-		t.Cleanup(func() { _ = syscall.Rmdir(dir) })
-		if _, err := os.Stat(dir + "/cgroup.kill"); err == nil {
-			return dir
-		}
-	}
-	t.Skip("no cgroup v2 hierarchy with cgroup.kill is writable here")
-	return ""
 }
 
 func TestAnotherUser(t *testing.T) {

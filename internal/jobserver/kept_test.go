@@ -69,9 +69,7 @@ func TestHandlesGoOn(t *testing.T) {
 		c, w := connect(t, s), worker(t, s, "f")
 		for range 100 {
 			h := c.submit(wire.SubmitJobBG, "f", "u", "")
-			w.grab(h)
-			w.send(wire.WorkComplete, h, "")
-			w.silent()
+			w.run(h)
 			handles = append(handles, h)
 		}
 		s.Stop()

@@ -73,7 +73,7 @@ func millis(ms float64) time.Duration { return time.Duration(ms * float64(time.M
 // client's job, for which it reads the store.
 func (l *Ledger) Begin(a *gearman.Assignment) event.Facts {
 	facts, known := l.runOf(a)
-	if !known && l.stored {
+	if !known && l.stored && a.Unique != "" { // ours always have one
 		return l.lateBefore(a)
 	}
 	return facts

@@ -196,3 +196,26 @@ func TestPacketsAreTheCallersToKeep(t *testing.T) {
 		t.Errorf("the first packet changed (-want +got):\n%s", d)
 	}
 }
+
+// A body that fits is put where the one before was; a larger one is the caller's.
+func TestWhatIsLentIsGoodForOnePacket(t *testing.T) {
+	var stream []byte
+	for _, text := range []string{"first", "large, and so kept", "third"} {
+		stream = wire.Append(stream, wire.Request, wire.EchoReq, []byte(text))
+	}
+	r := wire.NewReader(bufio.NewReader(bytes.NewReader(stream)), wire.Request, 0)
+	r.Lend(8)
+	var packets [3]wire.Packet
+	for i := range packets {
+		p, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets[i] = p
+	}
+	for i, want := range []string{"third", "large, and so kept", "third"} {
+		if got := string(packets[i].Args[0]); got != want {
+			t.Errorf("packet %d has %q, want %q", i, got, want)
+		}
+	}
+}
